@@ -1,0 +1,104 @@
+"""The service: where its parts meet."""
+
+import asyncio
+
+from pymongo.errors import PyMongoError
+from sanic import Sanic
+from sanic.config import DEFAULT_CONFIG
+from sanic.config import Config as SanicConfig
+from sanic.log import logger
+
+from app import docs
+from app.background import repeat
+from app.context import App, Context
+from app.database import Database
+from app.errors import ProblemHandler
+from app.models.sessions import Sessions
+from app.models.users import Users
+from app.security.access_tokens import AccessTokens
+from app.security.authentication import initialize
+from app.security.logins import Logins
+from app.security.passwords import Passwords
+from app.security.refresh_tokens import RefreshTokens
+from app.security.revocations import Revocations
+from app.views import auth, hello, operations, users
+from config import Config, load
+
+NAME = "sanic_api_demo"
+
+
+def create_app(_args: object = None, *, config: Config | None = None) -> App:
+    """Make the service. Sanic's command line passes its arguments, which do not matter here."""
+    config = config or load()
+    app: App = Sanic(NAME, config=_sanic_config(config), ctx=Context(), error_handler=ProblemHandler())
+    docs.publish(app)
+    keys = [key.encode() for key in (config.JWT_SECRET_KEY, *config.JWT_PREVIOUS_SECRET_KEYS)]
+    initialize(app, keys[0])
+    for view in (hello, auth, users, operations):
+        app.blueprint(view.blueprint)
+
+    @app.before_server_start
+    async def start(app: App) -> None:
+        await _open(app.ctx, config, keys)
+
+    @app.after_server_stop
+    async def stop(app: App) -> None:
+        await _close(app.ctx)
+
+    return app
+
+
+def _sanic_config(config: Config) -> SanicConfig:
+    """Hand on those settings that are Sanic's own, and none from its own environment variables."""
+    own = {name: value for name, value in config.model_dump().items() if name in DEFAULT_CONFIG}
+    return SanicConfig(own | {"FALLBACK_ERROR_FORMAT": "json"}, env_prefix=None)
+
+
+async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
+    """Open a worker's stores and services. A database that is away is waited for while serving."""
+    ctx.database = Database(config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS)
+    ctx.users = Users(ctx.database.users())
+    sessions = Sessions(
+        ctx.database.sessions(),
+        idle_seconds=config.REFRESH_TOKEN_SECONDS,
+        absolute_seconds=config.SESSION_SECONDS,
+        grace_seconds=config.REFRESH_GRACE_SECONDS,
+    )
+    ctx.passwords = Passwords(
+        min_length=config.PASSWORD_MIN_LENGTH,
+        threads=config.PASSWORD_HASHING_THREADS,
+        queue=config.PASSWORD_HASHING_QUEUE,
+    )
+    access_tokens = AccessTokens(keys, lifetime_seconds=config.ACCESS_TOKEN_SECONDS)
+    ctx.revocations = Revocations(
+        sessions,
+        stale_seconds=config.REVOCATION_STALE_SECONDS,
+        lifetime_seconds=config.ACCESS_TOKEN_SECONDS,
+        overlap_seconds=config.MONGO_TIMEOUT_SECONDS,
+    )
+    ctx.logins = Logins(ctx.users, sessions, ctx.revocations, access_tokens, RefreshTokens(keys))
+    ctx.auth.use(access_tokens, ctx.revocations)
+    try:
+        await ctx.users.prepare()
+        await sessions.prepare()
+        await ctx.revocations.catch_up()
+    except PyMongoError as error:
+        logger.error("the database does not answer, serving what needs none: %s", type(error).__name__)
+    ctx.background = [
+        asyncio.create_task(repeat(task, seconds=config.REVOCATION_POLL_SECONDS, name=name))
+        for name, task in (
+            ("following revocations", ctx.revocations.catch_up),
+            ("finishing interrupted logouts", ctx.logins.finish_interrupted),
+        )
+    ]
+
+
+async def _close(ctx: Context) -> None:
+    for task in ctx.background:
+        task.cancel()
+    await asyncio.gather(*ctx.background, return_exceptions=True)
+    ctx.passwords.close()
+    ctx.database.close()
+
+
+app = create_app  # what `sanic app` looks for; Sanic calls a function it finds there

@@ -1,0 +1,142 @@
+"""Our refusals, and the one shape in which every error leaves: RFC 9457 problem details."""
+
+import re
+import uuid
+from http import HTTPStatus
+from typing import Any
+
+from pymongo.errors import PyMongoError
+from sanic import HTTPResponse, Request
+from sanic.exceptions import SanicException
+from sanic.handlers import ErrorHandler
+from sanic.log import error_logger
+from sanic.response import json
+
+RETRY_SECONDS = 2
+BEARER = 'Bearer realm="api"'
+WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+
+# Stable codes of errors that the framework raises, and a word for people instead of the framework's own.
+FRAMEWORK: dict[int, tuple[str, str]] = {
+    400: ("bad_request", "The request is not well-formed."),
+    401: ("unauthorized", "Credentials are needed."),
+    403: ("forbidden", "This is not allowed."),
+    404: ("not_found", "There is nothing at this address."),
+    405: ("method_not_allowed", "This address does not answer to that method."),
+    408: ("request_timeout", "The request did not arrive in time."),
+    413: ("payload_too_large", "The request is larger than this service accepts."),
+    417: ("expectation_failed", "The expectation cannot be met."),
+    500: ("internal_error", "Something went wrong here. It has been logged under the request id."),
+    503: ("unavailable", "The service could not answer in time. Please try again."),
+}
+
+
+class Problem(SanicException):
+    """A refusal on purpose: status, stable code, and a sentence for people."""
+
+    quiet = True
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: dict[str, str] | None = None,
+        errors: list[dict[str, str]] | None = None,
+    ) -> None:
+        super().__init__(detail, status_code=status, headers=headers or {})
+        self.code = code
+        self.detail = detail
+        self.errors = errors
+
+
+def unauthorized(code: str, detail: str) -> Problem:
+    """Refuse whoever showed no credentials, or wrong ones that were not a token."""
+    return Problem(401, code, detail, headers={"WWW-Authenticate": BEARER})
+
+
+def token_refused(code: str, detail: str) -> Problem:
+    """Refuse a token that was shown (RFC 6750 section 3.1)."""
+    challenge = f'{BEARER}, error="invalid_token", error_description="{detail}"'
+    return Problem(401, code, detail, headers={"WWW-Authenticate": challenge})
+
+
+def insufficient_scope() -> Problem:
+    """Refuse a good token that does not reach so far (RFC 6750 section 3.1)."""
+    challenge = f'{BEARER}, error="insufficient_scope"'
+    return Problem(
+        403, "insufficient_scope", "Your access does not reach so far.", headers={"WWW-Authenticate": challenge}
+    )
+
+
+def wrong_credentials() -> Problem:
+    """Refuse a login; the same for an unknown user and a wrong password."""
+    return unauthorized("wrong_credentials", "Username or password is wrong.")
+
+
+def unprocessable(errors: list[dict[str, str]]) -> Problem:
+    """Refuse well-formed input whose fields break a rule; one entry for each field."""
+    return Problem(422, "invalid_fields", "Some fields are not acceptable.", errors=errors)
+
+
+def unavailable(code: str, detail: str) -> Problem:
+    """Refuse for now."""
+    return Problem(503, code, detail, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def request_id(request: Request) -> str:
+    """Return the client's X-Request-ID if it is well-formed, else one made here; the same for one request."""
+    known = getattr(request.ctx, "request_id", None)
+    if known is None:
+        sent = request.headers.getone("x-request-id", "")
+        known = request.ctx.request_id = sent if WELL_FORMED_ID.fullmatch(sent) else uuid.uuid4().hex
+    return str(known)
+
+
+def problem_response(request: Request, problem: Problem) -> HTTPResponse:
+    """Give a refusal its shape."""
+    status = problem.status_code
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id(request),
+    }
+    if problem.errors is not None:
+        body["errors"] = problem.errors
+    headers = {"Cache-Control": "no-store", **problem.headers}
+    return json(body, status=status, headers=headers, content_type="application/problem+json")
+
+
+def as_problem(error: Exception) -> Problem:
+    """Translate any exception; what nobody foresaw says nothing about itself."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, PyMongoError):
+        return unavailable("store_unavailable", "The database does not answer. Please try again.")
+    status = error.status_code if isinstance(error, SanicException) else 500
+    code, detail = FRAMEWORK.get(status, FRAMEWORK[400 if status < 500 else 500])
+    headers = dict(getattr(error, "headers", {}))
+    if status == 503:
+        headers["Retry-After"] = str(RETRY_SECONDS)
+    return Problem(status, code, detail, headers=headers)
+
+
+class ProblemHandler(ErrorHandler):
+    """Answer every error, the framework's included, with a problem."""
+
+    def default(self, request: Request, exception: Exception) -> HTTPResponse:
+        """Log what needs a look, and answer."""
+        problem = as_problem(exception)
+        if isinstance(exception, PyMongoError):
+            error_logger.error("%s: database: %s", request_id(request), type(exception).__name__)
+        elif problem.status_code == 500:
+            error_logger.error("%s: unforeseen", request_id(request), exc_info=exception)
+        if request.stream is not None and problem.status_code in (408, 413, 503):
+            # Sanic would wait for the rest of a body that may never come, and keep the connection for ever.
+            request.stream.request_body = None  # type: ignore[misc]
+            request.stream.keep_alive = False  # type: ignore[attr-defined]
+        return problem_response(request, problem)

@@ -1,0 +1,1 @@
+"""What MongoDB keeps: users and their sessions. Nothing here knows Sanic."""

@@ -1,0 +1,79 @@
+"""A MongoDB collection whose every call ends in time."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pymongo import IndexModel, ReturnDocument
+from pymongo.errors import NetworkTimeout
+
+Document = dict[str, Any]
+Filter = Mapping[str, Any]
+Update = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+
+class Collection:
+    """The few calls that the models need, each over within `seconds` and none before the indexes exist.
+
+    The driver's own limits begin when a thread takes the call up; while the database hangs, the wait for
+    a thread has to be limited too. Every method raises pymongo's errors, NetworkTimeout among them.
+    """
+
+    def __init__(self, collection: Any, indexes: Sequence[IndexModel], seconds: float) -> None:
+        self._collection = collection
+        self._indexes = indexes
+        self._seconds = seconds
+        self._indexed = False
+
+    async def prepare(self) -> None:
+        """Make the indexes unless this process has; several workers may do so at once."""
+        if not self._indexed:
+            await self._in_time(self._collection.create_indexes(list(self._indexes)))
+            self._indexed = True
+
+    async def find_one(self, query: Filter, projection: Mapping[str, Any] | None = None) -> Document | None:
+        """Return the first match, or None."""
+        found: Document | None = await self._in_time(self._collection.find_one(query, projection))
+        return found
+
+    async def find(
+        self, query: Filter, projection: Mapping[str, Any] | None = None, *, sort: str = "_id", limit: int
+    ) -> list[Document]:
+        """Return at most `limit` matches in ascending order of `sort`."""
+        cursor = self._collection.find(query, projection).sort(sort, 1).limit(limit)
+        found: list[Document] = await self._in_time(cursor.to_list(limit))
+        return found
+
+    async def insert(self, document: Document) -> None:
+        """Insert the document. Raises DuplicateKeyError."""
+        await self.prepare()
+        await self._in_time(self._collection.insert_one(document))
+
+    async def update_one(self, query: Filter, update: Update) -> bool:
+        """Update the first match and tell whether there was one."""
+        await self.prepare()
+        result = await self._in_time(self._collection.update_one(query, update))
+        return bool(result.matched_count)
+
+    async def update_many(self, query: Filter, update: Update) -> None:
+        """Update every match, each atomically."""
+        await self._in_time(self._collection.update_many(query, update))
+
+    async def find_one_and_update(self, query: Filter, update: Update, *, upsert: bool = False) -> Document | None:
+        """Update the first match and return it as it is afterwards; None if there was none."""
+        await self.prepare()
+        changed: Document | None = await self._in_time(
+            self._collection.find_one_and_update(query, update, upsert=upsert, return_document=ReturnDocument.AFTER)
+        )
+        return changed
+
+    async def delete_one(self, query: Filter) -> None:
+        """Delete the first match, if any."""
+        await self._in_time(self._collection.delete_one(query))
+
+    async def _in_time(self, call: Any) -> Any:
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await call
+        except TimeoutError:
+            raise NetworkTimeout(f"no answer from the database within {self._seconds} s") from None

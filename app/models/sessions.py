@@ -1,0 +1,164 @@
+"""Sessions: opened by a login, moved on by each refresh, ended once and for all.
+
+All times are the database's own ($$NOW), so that clocks of the machines in front of it do not matter.
+"""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from bson import Timestamp
+from pymongo import IndexModel
+
+from app.models.collection import Collection, Document
+from app.models.users import Access, User
+
+# An ended session is kept until no access token of it can be alive: an hour is the longest that
+# ACCESS_TOKEN_SECONDS may be, and the rest is for clocks that differ.
+KEEP_ENDED_SECONDS = 3600 + 600
+# So many of the latest rotations are remembered with their times; an older token is never in its grace.
+ROTATIONS_REMEMBERED = 8
+FEED_PAGE = 5000
+
+INDEXES = [
+    IndexModel("user_id"),
+    IndexModel("expires_at", expireAfterSeconds=0),
+    IndexModel("ended_at", expireAfterSeconds=KEEP_ENDED_SECONDS),
+    IndexModel([("ended", 1), ("_id", 1)], partialFilterExpression={"ended": {"$exists": True}}),
+]
+END = {"$currentDate": {"ended": {"$type": "timestamp"}, "ended_at": True}}
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a login came from, as its owner will see it in the list of sessions."""
+
+    address: str
+    user_agent: str
+
+
+class SessionOver(Exception):
+    """The session was ended, has expired, or never was."""
+
+
+class TokenReused(Exception):
+    """A refresh token was used again after its grace, so it is in two hands (RFC 9700 section 4.14.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A login's life. `counter` is the number of rotations, and part of the refresh token that is due."""
+
+    id: str
+    user_id: str
+    access: Access
+    counter: int
+    expires_at: datetime
+
+    @classmethod
+    def from_document(cls, document: Document, counter: int | None = None) -> Self:
+        """Read a document of the collection, as of its counter or an earlier one."""
+        return cls(
+            id=document["_id"],
+            user_id=document["user_id"],
+            access=Access(document["access"]),
+            counter=document["counter"] if counter is None else counter,
+            expires_at=document["expires_at"],
+        )
+
+
+class Sessions:
+    """The collection of sessions; the ended ones in it are the feed that every worker follows."""
+
+    def __init__(self, collection: Collection, *, idle_seconds: int, absolute_seconds: int, grace_seconds: int) -> None:
+        self._sessions = collection
+        self._idle = idle_seconds * 1000
+        self._absolute = absolute_seconds * 1000
+        self._grace = timedelta(seconds=grace_seconds)
+
+    async def prepare(self) -> None:
+        """Make the indexes, among them those by which expired and ended sessions leave."""
+        await self._sessions.prepare()
+
+    async def open(self, user: User, client: Client) -> Session:
+        """Open a session under a new random id of 128 bits."""
+        given = {
+            "user_id": user.id,
+            "access": user.access,
+            "generation": user.generation,
+            "counter": 0,
+            "rotations": [],
+            "address": client.address,
+            "user_agent": client.user_agent,
+        }
+        # A literal is what it says; in a pipeline a text that begins with $ would be an expression.
+        fields: Document = {name: {"$literal": value} for name, value in given.items()}
+        fields |= {"created_at": "$$NOW", "refreshed_at": "$$NOW", "expires_at": self._expiry("$$NOW")}
+        document = await self._sessions.find_one_and_update(
+            {"_id": secrets.token_urlsafe(16)}, [{"$set": fields}], upsert=True
+        )
+        return Session.from_document(document or {})  # an upsert always has a result
+
+    async def rotate(self, session_id: str, counter: int) -> Session:
+        """Exchange the token with this counter for its successor, in one conditional update.
+
+        Of any number of callers with one token exactly one moves the counter; whoever else comes within the
+        grace, measured from that rotation, gets the same successor. A token that is older ends the session.
+        Raises SessionOver or TokenReused.
+        """
+        moved = await self._sessions.find_one_and_update(
+            {"_id": session_id, "counter": counter, "ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}},
+            [
+                {
+                    "$set": {
+                        "counter": {"$add": ["$counter", 1]},
+                        "rotations": {"$slice": [{"$concatArrays": [["$$NOW"], "$rotations"]}, ROTATIONS_REMEMBERED]},
+                        "refreshed_at": "$$NOW",
+                        "expires_at": self._expiry("$created_at"),
+                    }
+                }
+            ],
+        )
+        if moved:
+            return Session.from_document(moved)
+        return await self._already_rotated(session_id, counter)
+
+    async def end(self, session_id: str, user_id: str) -> bool:
+        """End this session of this user and tell whether it was still going."""
+        return await self._sessions.update_one({"_id": session_id, "user_id": user_id, "ended": None}, END)
+
+    async def end_all(self, user_id: str, generation: int) -> list[str]:
+        """End the user's sessions of earlier generations and return the ids of all that are over."""
+        await self._sessions.update_many({"user_id": user_id, "generation": {"$lt": generation}, "ended": None}, END)
+        ended = await self._sessions.find({"user_id": user_id, "ended": {"$ne": None}}, {"_id": 1}, limit=FEED_PAGE)
+        return [document["_id"] for document in ended]
+
+    async def forget(self, session_id: str) -> None:
+        """Remove a session of which no token was ever handed out."""
+        await self._sessions.delete_one({"_id": session_id})
+
+    async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
+        """Return a page of ended sessions with their times, oldest first; a full page has a next one.
+
+        The times are the server's logical clock, which no two sessions share and which never goes back.
+        """
+        found = await self._sessions.find({"ended": {"$gte": since}}, {"ended": 1}, sort="ended", limit=FEED_PAGE)
+        return [(document["ended"], document["_id"]) for document in found]
+
+    async def _already_rotated(self, session_id: str, counter: int) -> Session:
+        document = await self._sessions.find_one({"_id": session_id}, {"address": 0, "user_agent": 0, "now": "$$NOW"})
+        if document is None or document.get("ended") or document["expires_at"] <= document["now"]:
+            raise SessionOver
+        rotations_ago: int = document["counter"] - counter
+        rotated: list[datetime] = document["rotations"]
+        if rotations_ago <= 0:  # ahead of the database, which must have been restored from a backup
+            raise SessionOver
+        if rotations_ago <= len(rotated) and document["now"] - rotated[rotations_ago - 1] <= self._grace:
+            return Session.from_document(document, counter + 1)
+        await self.end(session_id, document["user_id"])
+        raise TokenReused
+
+    def _expiry(self, created_at: str) -> dict[str, Any]:
+        idle, absolute = {"$add": ["$$NOW", self._idle]}, {"$add": [created_at, self._absolute]}
+        return {"$min": [idle, absolute]}

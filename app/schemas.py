@@ -1,0 +1,184 @@
+"""The shapes on the wire, in and out."""
+
+import json
+from datetime import datetime
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from sanic import HTTPResponse, Request
+from sanic.response import raw
+
+from app.errors import Problem, unprocessable
+from app.models.users import User
+
+FIELD_NAME_LENGTH = 64  # how much of an unknown field's name an answer repeats
+
+Username = Annotated[str, StringConstraints(min_length=3, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+# Length and strength are checked after normalisation, where the rules are; this only bounds the work.
+Password = Annotated[str, Field(max_length=1024, description="Any Unicode text of at most 256 characters.")]
+
+
+class Body(BaseModel):
+    """What a client sends. Types are exact and unknown fields refused, so nothing slips in beside them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Registration(Body):
+    """A new user."""
+
+    username: Username
+    password: Password
+
+
+class Credentials(Body):
+    """A login. A name that breaks the rules is only an unknown one."""
+
+    username: Annotated[str, Field(max_length=256)]
+    password: Password
+
+
+class Refresh(Body):
+    """A refresh token to be exchanged."""
+
+    refresh_token: Annotated[str, Field(max_length=512)]
+
+
+class UserOut(BaseModel):
+    """A user as clients see it."""
+
+    id: str
+    username: str
+    access: Literal["guest", "user", "admin"]
+    disabled: bool
+    created_at: datetime
+
+    @classmethod
+    def of(cls, user: User) -> Self:
+        """Show what may be shown of a user; never the hash."""
+        return cls(
+            id=user.id,
+            username=user.username,
+            access=user.access.name.lower(),
+            disabled=user.disabled,
+            created_at=user.created_at,
+        )
+
+
+class Tokens(BaseModel):
+    """An access token and the refresh token that follows it."""
+
+    access_token: str
+    refresh_token: str
+    token_type: Literal["Bearer"] = "Bearer"
+    expires_in: int = Field(description="Seconds until the access token expires.")
+
+
+class Registered(Tokens):
+    """The tokens of a first login, and the user."""
+
+    user: UserOut
+
+
+class VerifiedOut(BaseModel):
+    """The claims of a token that holds."""
+
+    valid: Literal[True] = True
+    sub: str
+    sid: str
+    jti: str
+    iat: int
+    exp: int
+    iss: str
+    aud: str
+    scopes: list[str]
+
+
+class Greeting(BaseModel):
+    """The tutorial's answer."""
+
+    Hello: str
+
+
+class Health(BaseModel):
+    """That it is so; if not, the answer is a problem."""
+
+    status: Literal["live", "ready"]
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field."""
+
+    field: str
+    message: str
+
+
+class ProblemOut(BaseModel):
+    """Every error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="Stable, for programs.")
+    request_id: str
+    errors: list[FieldError] | None = None
+
+
+B = TypeVar("B", bound=Body)
+
+
+def read(request: Request[Any, Any], shape: type[B]) -> B:
+    """Read the request's body in this shape. Raises Problem 400, 415 or 422."""
+    _check_content_type(request)
+    data = _parse(request.body)
+    try:
+        return shape.model_validate(data)
+    except ValidationError as error:
+        details = error.errors(include_input=False, include_url=False, include_context=False)
+        raise unprocessable([_field_error(detail) for detail in details]) from None
+
+
+def write(shape: BaseModel, status: int = 200) -> HTTPResponse:
+    """Answer with this shape. What it says is meant for one client, so nothing on the way may keep it."""
+    body = shape.model_dump_json().encode()
+    return raw(body, status, {"Cache-Control": "no-store"}, content_type="application/json")
+
+
+def _check_content_type(request: Request[Any, Any]) -> None:
+    media_type, _, parameters = request.headers.getone("content-type", "").partition(";")
+    charset = parameters.strip().lower()
+    if media_type.strip().lower() != "application/json" or charset not in ("", "charset=utf-8", 'charset="utf-8"'):
+        raise Problem(415, "unsupported_media_type", "The body must be application/json in UTF-8.")
+    if request.headers.getone("content-encoding", "identity").lower() != "identity":
+        raise Problem(
+            415, "unsupported_media_type", "The body must not be compressed.", headers={"Accept-Encoding": "identity"}
+        )
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    """Parse JSON one way only: UTF-8, no duplicate names, no NaN, an object on top."""
+    try:
+        data = json.loads(body.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse)
+    except (ValueError, RecursionError):  # ValueError includes bad UTF-8, bad JSON, and numbers too long to read
+        raise Problem(400, "malformed_json", "The body is not well-formed JSON.") from None
+    if not isinstance(data, dict):
+        raise Problem(400, "not_an_object", "The body must be a JSON object.")
+    return data
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) != len(pairs):
+        raise ValueError("duplicate names")
+    return names
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def _field_error(detail: Any) -> dict[str, str]:
+    name = ".".join(map(str, detail["loc"]))[:FIELD_NAME_LENGTH]
+    # A lone surrogate in the name of an unknown field could not be sent back.
+    return {"field": name.encode("ascii", "backslashreplace").decode(), "message": detail["msg"]}

@@ -1,0 +1,1 @@
+"""HTTP: one module and one blueprint for each group of routes."""

@@ -1,0 +1,31 @@
+"""The tutorial's two routes: one for everyone, one for token holders."""
+
+from sanic import Blueprint, HTTPResponse
+from sanic.response import json
+from sanic.views import HTTPMethodView
+from sanic_jwt import protected
+
+from app.context import Request
+from app.docs import describe
+from app.schemas import Greeting
+
+blueprint = Blueprint("tests", url_prefix="/tests")
+
+
+class Hello(HTTPMethodView, attach=blueprint, uri="/hello"):
+    """A greeting for everyone."""
+
+    @describe(answers={200: Greeting})
+    async def get(self, request: Request) -> HTTPResponse:
+        """Greet everyone."""
+        return json({"Hello": "World!"})
+
+
+class HelloSecret(HTTPMethodView, attach=blueprint, uri="/secret"):
+    """A greeting for token holders."""
+
+    @describe(answers={200: Greeting}, token=True)
+    @protected()
+    async def get(self, request: Request) -> HTTPResponse:
+        """Greet whoever shows an access token."""
+        return json({"Hello": "Secret!"})

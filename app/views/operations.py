@@ -1,0 +1,34 @@
+"""What those who run the service ask it."""
+
+from sanic import Blueprint, HTTPResponse
+from sanic.response import json
+from sanic.views import HTTPMethodView
+
+from app.context import Request
+from app.docs import describe
+from app.errors import unavailable
+from app.schemas import Health
+
+blueprint = Blueprint("operations", url_prefix="/health")
+
+
+class Live(HTTPMethodView, attach=blueprint, uri="/live"):
+    """Liveness."""
+
+    @describe(answers={200: Health})
+    async def get(self, request: Request) -> HTTPResponse:
+        """Tell that the process answers."""
+        return json({"status": "live"})
+
+
+class Ready(HTTPMethodView, attach=blueprint, uri="/ready"):
+    """Readiness."""
+
+    @describe(answers={200: Health}, refuses=(503,))
+    async def get(self, request: Request) -> HTTPResponse:
+        """Tell whether the service can serve: database reachable, revocations fresh."""
+        ctx = request.app.ctx
+        if ctx.revocations.stale():
+            raise unavailable("revocations_stale", "The revocations have not been followed for too long.")
+        await ctx.database.ping()
+        return json({"status": "ready"})

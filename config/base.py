@@ -1,0 +1,94 @@
+"""Every setting once, with its unit and its reason."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+EXAMPLE_JWT_SECRET_KEY = "replace-me-with-a-random-secret-of-at-least-32-bytes"
+MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key has at least 256 bits
+MIN_SECRET_VARIETY = 10  # distinct characters; hexadecimal random text of this length has 14 or more
+
+Seconds = Annotated[int, Field(gt=0)]
+
+
+def check_secret(secret: str) -> str:
+    """Return a signing key that may be used. Raises ValueError with the reason it may not."""
+    if secret == EXAMPLE_JWT_SECRET_KEY:
+        raise ValueError("is the example's: make one with scripts/run or python -m secrets")
+    if len(secret.encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"is shorter than {MIN_SECRET_BYTES} bytes")
+    if len(set(secret)) < MIN_SECRET_VARIETY:
+        raise ValueError(f"has fewer than {MIN_SECRET_VARIETY} different characters, so it is not random")
+    return secret
+
+
+class Config(BaseModel):
+    """What every environment has in common. Frozen, so that all who hold it see the same."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+
+    DEBUG: bool = False
+    TESTING: bool = False
+
+    # Who holds the key can forge every token. It signs; the previous keys still verify, so that a
+    # rotation logs nobody out.
+    JWT_SECRET_KEY: str = Field(repr=False)
+    JWT_PREVIOUS_SECRET_KEYS: list[str] = Field(default=[], repr=False)
+
+    ACCESS_TOKEN_SECONDS: Annotated[Seconds, Field(le=3600)] = 15 * 60
+    REFRESH_TOKEN_SECONDS: Seconds = 14 * 24 * 3600  # a session unused for this long is over
+    SESSION_SECONDS: Seconds = 30 * 24 * 3600  # and this long after the login in any case (NIST SP 800-63B-4, AAL1)
+    REFRESH_GRACE_SECONDS: Annotated[int, Field(ge=0, le=60)] = 10  # a lost answer may be asked for again
+    REVOCATION_POLL_SECONDS: Annotated[float, Field(gt=0, le=60)] = 1  # how late other workers learn of a logout
+    REVOCATION_STALE_SECONDS: Annotated[float, Field(gt=0)] = 10  # without news for this long, refuse rather than guess
+
+    MONGO_URI: str = Field(default="mongodb://127.0.0.1:27017/sanic_api_demo", repr=False)  # may hold a password
+    MONGO_TIMEOUT_SECONDS: Annotated[float, Field(gt=0)] = 3  # the longest wait for one answer of the database
+
+    PASSWORD_MIN_LENGTH: Annotated[int, Field(ge=8, le=64)] = 8  # characters
+    PASSWORD_HASHING_THREADS: Annotated[int, Field(ge=1, le=64)] = 2  # 19 MiB and one core each while they hash
+    PASSWORD_HASHING_QUEUE: Annotated[int, Field(ge=0)] = 64  # how many may wait for a thread; beyond it 503
+
+    # Sanic's own. Its defaults take 100 MB of body and wait a minute for a silent client.
+    REQUEST_MAX_SIZE: Annotated[int, Field(gt=0)] = 1_000_000  # bytes of body
+    REQUEST_MAX_HEADER_SIZE: Annotated[int, Field(gt=0, le=16_384)] = 8192  # bytes
+    REQUEST_TIMEOUT: Seconds = 15  # seconds of silence before the request is complete
+    RESPONSE_TIMEOUT: Seconds = 30
+    KEEP_ALIVE_TIMEOUT: Seconds = 120  # above the load balancer's idle time
+    GRACEFUL_SHUTDOWN_TIMEOUT: Annotated[float, Field(ge=0)] = 15
+
+    # The client's address is the peer's unless one of these says which proxy to believe.
+    PROXIES_COUNT: Annotated[int, Field(ge=1)] | None = None
+    REAL_IP_HEADER: str | None = None
+    FORWARDED_SECRET: str | None = Field(default=None, repr=False)
+
+    @field_validator("JWT_SECRET_KEY")
+    @classmethod
+    def _secret_is_strong(cls, secret: str) -> str:
+        return check_secret(secret)
+
+    @field_validator("JWT_PREVIOUS_SECRET_KEYS")
+    @classmethod
+    def _previous_secrets_are_strong(cls, secrets: list[str]) -> list[str]:
+        return [check_secret(secret) for secret in secrets]
+
+    @field_validator("REFRESH_TOKEN_SECONDS")
+    @classmethod
+    def _refresh_outlives_access(cls, seconds: int, info: ValidationInfo) -> int:
+        if seconds < info.data.get("ACCESS_TOKEN_SECONDS", 0):
+            raise ValueError("is less than ACCESS_TOKEN_SECONDS")
+        return seconds
+
+    @field_validator("SESSION_SECONDS")
+    @classmethod
+    def _session_outlives_refresh(cls, seconds: int, info: ValidationInfo) -> int:
+        if seconds < info.data.get("REFRESH_TOKEN_SECONDS", 0):
+            raise ValueError("is less than REFRESH_TOKEN_SECONDS")
+        return seconds
+
+    @field_validator("REVOCATION_STALE_SECONDS")
+    @classmethod
+    def _stale_is_later_than_poll(cls, seconds: float, info: ValidationInfo) -> float:
+        if seconds < 2 * info.data.get("REVOCATION_POLL_SECONDS", 0):
+            raise ValueError("is less than two REVOCATION_POLL_SECONDS")
+        return seconds

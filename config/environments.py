@@ -1,0 +1,36 @@
+"""How development, testing and production differ, side by side."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from config.base import Config
+
+
+class DevelopmentConfig(Config):
+    """A laptop: talkative, and a MongoDB on the same machine."""
+
+    DEBUG: bool = True
+
+
+class TestingConfig(Config):
+    """The test suite: a database of its own, never the developer's."""
+
+    TESTING: bool = True
+    MONGO_URI: str = Field(default="mongodb://127.0.0.1:27017/sanic_api_demo_test", repr=False)
+
+
+class ProductionConfig(Config):
+    """The real thing: no debug, no default database, longer passwords."""
+
+    DEBUG: Literal[False] = False
+    MONGO_URI: str = Field(repr=False)
+    # NIST SP 800-63B-4 section 3.1.1.2, where the password is the only factor
+    PASSWORD_MIN_LENGTH: Annotated[int, Field(ge=8, le=64)] = 15
+
+
+ENVIRONMENTS: dict[str, type[Config]] = {
+    "development": DevelopmentConfig,
+    "testing": TestingConfig,
+    "production": ProductionConfig,
+}

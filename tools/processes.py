@@ -1,0 +1,20 @@
+"""What keeps child processes from outliving their parent."""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when its parent dies, even by SIGKILL.
+
+    Linux only; elsewhere a parent killed by SIGKILL leaves its children (prctl(2), PR_SET_PDEATHSIG).
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() == 1:  # the parent died before the request was made
+        os.kill(os.getpid(), signal.SIGTERM)
