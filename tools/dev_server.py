@@ -15,10 +15,11 @@ from sanic.cli.app import SanicCLI
 from tools.processes import die_with_parent
 
 HOST = "127.0.0.1"
-HINTS = r"""
+HINTS = """
   The service is at {url} and its documentation at {url}/docs. To try it, paste these lines:
 
-TOKEN=$(curl -s {url}/users/registration -H 'Content-Type: application/json' -d '{{"username": "alice-'$RANDOM'", "password": "{password}"}}' | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+TOKEN=$(curl -s {url}/users/registration -H 'Content-Type: application/json' \
+-d '{{"username": "alice-'$RANDOM'", "password": "{password}"}}' | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
 curl -s {url}/tests/secret -H "Authorization: Bearer $TOKEN"
 curl -s {url}/tests/secret
 """

@@ -1,0 +1,192 @@
+"""A service on a real MongoDB, and alice, who has an account there."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+from sanic import Sanic
+from sanic_testing.reusable import ReusableClient
+
+from app import create_app
+from app.context import App
+from app.security.access_tokens import key_id
+from config import Config
+from config.environments import TestingConfig
+
+PASSWORD = "correct horse battery staple"
+Document = dict[str, Any]
+
+
+class Service:
+    """The running app and a client that keeps its connections, all on one event loop."""
+
+    def __init__(self, config: Config, app: App | None = None) -> None:
+        self.config = config
+        self.app = app or create_app(config=config)
+        self._client = ReusableClient(self.app, host="127.0.0.1")
+        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._client.port}", timeout=20)
+
+    def __enter__(self) -> "Service":
+        self._client.run()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run(self._http.aclose())
+        self._client.stop()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        return "127.0.0.1", self._client.port
+
+    def run(self, what: Awaitable[Any]) -> Any:
+        """Wait on the service's own loop."""
+        return self._client._run(what)
+
+    def __call__(self, method: str, path: str, *, token: str | None = None, **options: Any) -> httpx.Response:
+        """Send one request; `token` goes into the Authorization header."""
+        response: httpx.Response = self.run(self.send(method, path, token=token, **options))
+        return response
+
+    def together(self, *requests: Awaitable[httpx.Response]) -> list[httpx.Response]:
+        """Send several requests, made with `send`, at the same time."""
+
+        async def gather() -> list[httpx.Response]:
+            return list(await asyncio.gather(*requests))
+
+        responses: list[httpx.Response] = self.run(gather())
+        return responses
+
+    async def send(self, method: str, path: str, *, token: str | None = None, **options: Any) -> httpx.Response:
+        """Send one request from a coroutine."""
+        if token is not None:
+            options["headers"] = {**options.get("headers", {}), "Authorization": f"Bearer {token}"}
+        return await self._http.request(method, path, **options)
+
+
+class Actor:
+    """Somebody with an account and the tokens of one session."""
+
+    def __init__(self, service: Service, username: str, tokens: Document) -> None:
+        self.service = service
+        self.username = username
+        self.password = PASSWORD
+        self.tokens = tokens
+
+    def get(self, path: str) -> httpx.Response:
+        """Ask with the access token."""
+        return self.service("GET", path, token=self.tokens["access_token"])
+
+    def post(self, path: str, body: Any = None) -> httpx.Response:
+        """Post with the access token."""
+        return self.service("POST", path, token=self.tokens["access_token"], json=body)
+
+    def log_in(self) -> "Actor":
+        """Open another session, as from another device."""
+        response = self.service("POST", "/auth", json={"username": self.username, "password": self.password})
+        assert response.status_code == 200, response.text
+        return Actor(self.service, self.username, response.json())
+
+    def refresh(self, refresh_token: str | None = None) -> httpx.Response:
+        """Exchange the refresh token, or an older one; keep what comes back."""
+        token = refresh_token or self.tokens["refresh_token"]
+        response = self.service("POST", "/auth/refresh", json={"refresh_token": token})
+        if response.status_code == 200:
+            self.tokens = response.json()
+        return response
+
+    @property
+    def claims(self) -> Document:
+        """What the access token says."""
+        claims: Document = jwt.decode(self.tokens["access_token"], options={"verify_signature": False})
+        return claims
+
+    @property
+    def secret(self) -> int:
+        """The status that /tests/secret answers."""
+        return self.get("/tests/secret").status_code
+
+
+@pytest.fixture(scope="session")
+def mongo_uri() -> Iterator[str]:
+    """Give one database for the whole session, dropped at the end."""
+    server = os.environ.get("APP_MONGO_URI")
+    assert server, "The suite needs a MongoDB of its own: run scripts/test"
+    uri = f"{server.rpartition('/')[0]}/sanic_api_demo_test_{secrets.token_hex(4)}"
+    yield uri
+    with MongoClient[Document](uri) as client:
+        client.drop_database(client.get_default_database())
+
+
+@pytest.fixture(scope="session")
+def config(mongo_uri: str) -> Config:
+    """Give the settings of the testing environment, with a random key."""
+    return TestingConfig(JWT_SECRET_KEY=secrets.token_urlsafe(48), MONGO_URI=mongo_uri)
+
+
+@pytest.fixture(scope="session")
+def service(config: Config) -> Iterator[Service]:
+    """Run the service for the whole session."""
+    Sanic.test_mode = True
+    with Service(config) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def database(mongo_uri: str) -> Iterator[Database[Document]]:
+    """Look into the database behind the service's back."""
+    with MongoClient[Document](mongo_uri, tz_aware=True) as client:
+        yield client.get_default_database()
+
+
+@pytest.fixture
+def register(service: Service) -> Callable[..., Actor]:
+    """Give a way to register somebody under a name that is free."""
+
+    def register(username: str | None = None) -> Actor:
+        name = username or f"Alice-{secrets.token_hex(6)}"
+        response = service("POST", "/users/registration", json={"username": name, "password": PASSWORD})
+        assert response.status_code == 201, response.text
+        return Actor(service, name, response.json())
+
+    return register
+
+
+@pytest.fixture
+def alice(register: Callable[..., Actor]) -> Actor:
+    """Register alice, who is then logged in."""
+    return register()
+
+
+@pytest.fixture
+def bob(register: Callable[..., Actor]) -> Actor:
+    """Register bob, who has nothing to do with alice."""
+    return register(f"bob-{secrets.token_hex(6)}")
+
+
+@pytest.fixture
+def forge(config: Config, alice: Actor) -> Callable[..., str]:
+    """Give a way to sign a changed copy of alice's access token, by default with the right key.
+
+    A claim or header of None is left out.
+    """
+
+    def forge(
+        claims: Document | None = None,
+        headers: Document | None = None,
+        *,
+        key: str = config.JWT_SECRET_KEY,
+        algorithm: str = "HS256",
+    ) -> str:
+        changed = {name: value for name, value in {**alice.claims, **(claims or {})}.items() if value is not None}
+        header = {"typ": "at+jwt", "kid": key_id(config.JWT_SECRET_KEY.encode()), **(headers or {})}
+        return jwt.encode(changed, key, algorithm, headers=header)
+
+    return forge
