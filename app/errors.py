@@ -5,7 +5,7 @@ import uuid
 from http import HTTPStatus
 from typing import Any
 
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, WriteConcernError
 from sanic import HTTPResponse, Request
 from sanic.exceptions import SanicException
 from sanic.handlers import ErrorHandler
@@ -29,6 +29,11 @@ FRAMEWORK: dict[int, tuple[str, str]] = {
     500: ("internal_error", "Something went wrong here. It has been logged under the request id."),
     503: ("unavailable", "The service could not answer in time. Please try again."),
 }
+
+
+# The server answers, but cannot serve: 13 and 18 credentials, 91 and 116xx shutting down or stepping down,
+# 189 stepped down, 14031 disk full. Any other failure of a command is a mistake of ours.
+CANNOT_SERVE = {13, 18, 91, 189, 11600, 11601, 11602, 14031}
 
 
 class Problem(SanicException):
@@ -111,11 +116,18 @@ def problem_response(request: Request, problem: Problem) -> HTTPResponse:
     return json(body, status=status, headers=headers, content_type="application/problem+json")
 
 
+def store_is_away(error: Exception) -> bool:
+    """Tell whether the database, and not the request or this program, is to blame."""
+    if isinstance(error, OperationFailure) and error.code in CANNOT_SERVE:
+        return True
+    return isinstance(error, ConnectionFailure | ExecutionTimeout | WriteConcernError)
+
+
 def as_problem(error: Exception) -> Problem:
     """Translate any exception; what nobody foresaw says nothing about itself."""
     if isinstance(error, Problem):
         return error
-    if isinstance(error, PyMongoError):
+    if store_is_away(error):
         return unavailable("store_unavailable", "The database does not answer. Please try again.")
     status = error.status_code if isinstance(error, SanicException) else 500
     code, detail = FRAMEWORK.get(status, FRAMEWORK[400 if status < 500 else 500])
@@ -131,7 +143,7 @@ class ProblemHandler(ErrorHandler):
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
         """Log what needs a look, and answer."""
         problem = as_problem(exception)
-        if isinstance(exception, PyMongoError):
+        if store_is_away(exception):
             error_logger.error("%s: database: %s", request_id(request), type(exception).__name__)
         elif problem.status_code == 500:
             error_logger.error("%s: unforeseen", request_id(request), exc_info=exception)

@@ -1,6 +1,7 @@
 """A service on a real MongoDB, and alice, who has an account there."""
 
 import asyncio
+import json
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
@@ -187,6 +188,6 @@ def forge(config: Config, alice: Actor) -> Callable[..., str]:
     ) -> str:
         changed = {name: value for name, value in {**alice.claims, **(claims or {})}.items() if value is not None}
         header = {"typ": "at+jwt", "kid": key_id(config.JWT_SECRET_KEY.encode()), **(headers or {})}
-        return jwt.encode(changed, key, algorithm, headers=header)
+        return jwt.PyJWS().encode(json.dumps(changed).encode(), key, algorithm, headers=header)
 
     return forge

@@ -27,6 +27,7 @@ INDEXES = [
     IndexModel("ended_at", expireAfterSeconds=KEEP_ENDED_SECONDS),
     IndexModel([("ended", 1), ("_id", 1)], partialFilterExpression={"ended": {"$exists": True}}),
 ]
+SEEN_NOW = dict.fromkeys(("user_id", "access", "counter", "rotations", "ended", "expires_at"), 1) | {"now": "$$NOW"}
 END = {"$currentDate": {"ended": {"$type": "timestamp"}, "ended_at": True}}
 
 
@@ -147,7 +148,7 @@ class Sessions:
         return [(document["ended"], document["_id"]) for document in found]
 
     async def _already_rotated(self, session_id: str, counter: int) -> Session:
-        document = await self._sessions.find_one({"_id": session_id}, {"address": 0, "user_agent": 0, "now": "$$NOW"})
+        document = await self._sessions.find_one({"_id": session_id}, SEEN_NOW)
         if document is None or document.get("ended") or document["expires_at"] <= document["now"]:
             raise SessionOver
         rotations_ago: int = document["counter"] - counter

@@ -1,0 +1,46 @@
+"""Hold a call at its door until the test lets it through, so that a race has the order that the test wants."""
+
+import asyncio
+from typing import Any, Literal, Self
+
+
+class Held:
+    """Replaces one method of one object: calls wait before they begin, or after they are done."""
+
+    def __init__(self, target: Any, method: str, when: Literal["before", "after"] = "before") -> None:
+        self._target = target
+        self._method = method
+        self._when = when
+        self._real = getattr(target, method)
+        self._reached = asyncio.Event()
+        self._let = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        setattr(self._target, self._method, self._call)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._let.set()
+        delattr(self._target, self._method)
+
+    async def reached(self) -> None:
+        """Wait until a call stands at the door."""
+        async with asyncio.timeout(5):
+            await self._reached.wait()
+
+    def let_through(self) -> None:
+        """Open the door for good."""
+        self._let.set()
+
+    async def _call(self, *args: Any, **kwargs: Any) -> Any:
+        if self._when == "after":
+            result = await self._real(*args, **kwargs)
+            await self._wait()
+            return result
+        await self._wait()
+        return await self._real(*args, **kwargs)
+
+    async def _wait(self) -> None:
+        self._reached.set()
+        async with asyncio.timeout(5):
+            await self._let.wait()

@@ -1,0 +1,166 @@
+"""Access tokens: only ours, whole and in time, open anything."""
+
+import base64
+import json
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+
+from app.security.access_tokens import CLAIMS, AccessTokens, InvalidAccessToken, key_id
+from tests.conftest import Actor, Service
+
+Document = dict[str, Any]
+Forge = Callable[..., str]
+
+
+def encode(data: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(data).encode()).rstrip(b"=").decode()
+
+
+def refused(service: Service, token: str) -> bool:
+    """Tell whether the secret stays closed, with the challenge that belongs to it."""
+    response = service("GET", "/tests/secret", token=token)
+    challenge = response.headers.get("www-authenticate", "")
+    return response.status_code == 401 and 'error="invalid_token"' in challenge
+
+
+def test_a_copy_signed_with_the_right_key_is_accepted(service: Service, forge: Forge) -> None:
+    """Else the tests below would show nothing."""
+    assert service("GET", "/tests/secret", token=forge()).status_code == 200
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_every_claim_is_required(service: Service, forge: Forge, claim: str) -> None:
+    assert refused(service, forge({claim: None}))
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        *({claim: {"$ne": None}} for claim in CLAIMS),
+        *({claim: 7} for claim in ("sid", "jti", "scopes", "aud")),
+        *({claim: ["x"]} for claim in ("sid", "jti", "iat", "exp")),
+        {"aud": ["sanic-api-demo"]},
+        {"aud": "another"},
+        {"iss": "another"},
+        {"iss": "sanic-api-demo.example"},
+        {"scopes": "admin"},
+        {"scopes": [1]},
+        {"exp": 2**31 + 0.5},
+        {"exp": True},
+        {"exp": 2**80},
+        {"exp": -1},
+        {"iat": 0},
+        {"iat": int(time.time()) + 3600, "exp": int(time.time()) + 4000},
+        {"nbf": int(time.time()) + 3600},
+        {"exp": int(time.time()) + 86400},
+    ],
+    ids=repr,
+)
+def test_a_claim_that_is_not_as_we_issue_it_is_refused(service: Service, forge: Forge, claims: Document) -> None:
+    assert refused(service, forge(claims))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"typ": "JWT"}, {"typ": "at+JWT"}, {"kid": "another"}, {"kid": "../../dev/null"}, {"crit": ["b64"], "b64": False}],
+    ids=repr,
+)
+def test_a_header_that_is_not_as_we_write_it_is_refused(service: Service, forge: Forge, headers: Document) -> None:
+    assert refused(service, forge(headers=headers))
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+def test_the_algorithm_is_pinned(service: Service, forge: Forge, algorithm: str) -> None:
+    assert refused(service, forge(algorithm=algorithm))
+
+
+@pytest.mark.parametrize("spelling", ["none", "None", "NONE", "nOnE", ""])
+def test_an_unsigned_token_is_refused(service: Service, alice: Actor, spelling: str) -> None:
+    payload = alice.tokens["access_token"].split(".")[1]
+    header = encode({"alg": spelling, "typ": "at+jwt"})
+    assert refused(service, f"{header}.{payload}.")
+
+
+def test_another_key_is_refused(service: Service, forge: Forge) -> None:
+    assert refused(service, forge(key=secrets.token_urlsafe(48)))
+
+
+@pytest.mark.parametrize(
+    "token", ["x", "a.b.c", "...", "a" * 6000, "\u00e9", "e30.e30.", "{}.{}.{}"], ids=lambda token: token[:12]
+)
+def test_what_is_no_token_is_refused(service: Service, token: str) -> None:
+    response = service("GET", "/tests/secret", headers={"Authorization": f"Bearer {token}".encode()})
+    assert (response.status_code, response.json()["code"]) == (401, "token_invalid")
+
+
+def test_tokens_are_taken_from_one_header_only(service: Service, alice: Actor) -> None:
+    token = alice.tokens["access_token"]
+    assert service("GET", f"/tests/secret?access_token={token}").status_code == 401
+    assert service("GET", "/tests/secret", headers={"Cookie": f"access_token={token}"}).status_code == 401
+    twice = [("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")]
+    assert service("GET", "/tests/secret", headers=twice).status_code == 401
+
+
+def test_good_and_bad_tokens_take_turns_on_one_connection(service: Service, alice: Actor, bob: Actor) -> None:
+    """Nothing of one request stays for the next, whoever asks."""
+    for _ in range(3):
+        assert alice.get("/auth/verify").json()["sub"] == alice.claims["sub"]
+        assert service("GET", "/tests/secret", token="x").status_code == 401
+        assert bob.get("/auth/verify").json()["sub"] == bob.claims["sub"]
+        assert service("GET", "/tests/secret").status_code == 401
+
+
+def signer(*keys: str, now: float = 1_000_000.0, lifetime: int = 900) -> AccessTokens:
+    return AccessTokens([key.encode() for key in keys], lifetime_seconds=lifetime, clock=lambda: now)
+
+
+def sign(tokens: AccessTokens) -> str:
+    token, _ = tokens.sign(user_id="u", session_id="s", scopes=["user"], session_expires=2e9)
+    return token
+
+
+OLD, NEW, OTHER = (letter * 8 + "0123456789abcdefghijklmnopqrstuv" for letter in "onx")
+
+
+def test_a_rotated_key_still_verifies_and_the_new_one_signs() -> None:
+    before, after = signer(OLD, now=time.time()), signer(NEW, OLD, now=time.time())
+    assert after.verify(sign(before)).sid == "s"
+    header = jwt.get_unverified_header(sign(after))
+    assert header == {"alg": "HS256", "typ": "at+jwt", "kid": key_id(NEW.encode())}
+    with pytest.raises(InvalidAccessToken):
+        before.verify(sign(after))
+    with pytest.raises(InvalidAccessToken):
+        after.verify(sign(signer(OTHER, now=time.time())))
+
+
+def test_a_key_id_names_the_key_that_signed() -> None:
+    """A token of the previous key that names the current one was not made by us."""
+    both = signer(NEW, OLD, now=time.time())
+    claims = jwt.decode(sign(both), NEW, ["HS256"], audience="sanic-api-demo")
+    forged = jwt.encode(claims, OLD, "HS256", headers={"typ": "at+jwt", "kid": key_id(NEW.encode())})
+    with pytest.raises(InvalidAccessToken):
+        both.verify(forged)
+
+
+def test_a_token_expires_to_the_second_without_leeway() -> None:
+    token = sign(signer(NEW, now=time.time()))
+    claims = signer(NEW).verify(token)
+    assert not signer(NEW, now=claims.exp - 0.001).expired(claims)
+    assert signer(NEW, now=float(claims.exp)).expired(claims)
+
+
+def test_no_token_outlives_its_session() -> None:
+    tokens = signer(NEW, now=1000.0)
+    for session_expires, seconds in ((5000.0, 900), (1300.9, 300), (1000.2, 0), (10.0, 0)):
+        assert tokens.sign(user_id="u", session_id="s", scopes=[], session_expires=session_expires)[1] == seconds
+
+
+def test_lowering_the_lifetime_holds_for_tokens_already_out() -> None:
+    token = sign(signer(NEW, now=time.time(), lifetime=900))
+    with pytest.raises(InvalidAccessToken):
+        signer(NEW, now=time.time(), lifetime=60).verify(token)

@@ -1,0 +1,76 @@
+"""The house rules, executed: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+APP = ROOT / "app"
+
+# Rooms of the service, and the rooms that each may import. Whatever is not listed is forbidden.
+MAY_IMPORT = {
+    "app": {"docs", "background", "context", "database", "errors", "models", "security", "views", "config"},
+    "views": {"context", "docs", "errors", "models", "schemas", "security"},
+    "context": {"database", "models", "security"},
+    "docs": {"schemas"},
+    "security": {"errors", "models", "schemas", "security"},
+    "schemas": {"errors", "models"},
+    "database": {"models"},
+    "models": {"models"},
+    "errors": set(),
+    "background": set(),
+    "config": {"config"},
+}
+OUTSIDE = {"motor": {"database"}, "sanic_jwt": {"security", "views"}, "passlib": {"security"}, "jwt": {"security"}}
+
+
+def room(path: Path) -> str:
+    """Name the room of a module: its folder in app, or itself."""
+    if path.is_relative_to(ROOT / "config"):
+        return "config"
+    inside = path.relative_to(APP)
+    if inside == Path("__init__.py"):
+        return "app"
+    return inside.parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> list[str]:
+    """List the dotted names that a module imports, wherever in it."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names += [f"{module}.{alias.name}" for alias in node.names] if module == "app" else [module]
+    return names
+
+
+MODULES = sorted([*APP.rglob("*.py"), *(ROOT / "config").glob("*.py")])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
+    here = room(path)
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top in ("app", "config"):
+            there = rest[0] if top == "app" else "config"
+            assert there in MAY_IMPORT[here], f"{here} imports {name}"
+            assert (here, there) != ("views", "views")
+        if top in OUTSIDE:
+            assert here in OUTSIDE[top], f"{here} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_says_what_lives_in_it_and_imports_at_its_top(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    inside = [node for child in tree.body for node in ast.walk(child) if node is not child]
+    assert not [node for node in inside if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def test_models_do_not_know_sanic() -> None:
+    for path in (APP / "models").glob("*.py"):
+        assert not [name for name in imports(path) if name.split(".")[0].startswith("sanic")]

@@ -1,0 +1,149 @@
+"""Bad input gets a clear error: never a 500, never a lost or half-made record."""
+
+import json
+import secrets
+from typing import Any
+
+import pytest
+
+from tests.conftest import PASSWORD, Service
+
+ROUTES = {
+    "/users/registration": {"username": "somebody", "password": PASSWORD},
+    "/auth": {"username": "somebody", "password": PASSWORD},
+    "/auth/refresh": {"refresh_token": "x"},
+}
+FIELDS = [(path, field) for path, body in ROUTES.items() for field in body]
+JSON = {"Content-Type": "application/json"}
+
+
+def assert_problem(response: Any, status: int, code: str) -> None:
+    """Show that an answer has the one shape of errors."""
+    body = response.json()
+    assert (response.status_code, body["code"]) == (status, code)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert body["type"] == "about:blank"
+    assert body["status"] == status
+    assert body["title"]
+    assert body["detail"]
+    assert body["request_id"]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"username": "a", }',
+        b"\xff\xfe{\x00}\x00",
+        b'\xef\xbb\xbf{"username": "a"}',
+        b'{"username": "\xff"}',
+        b'{"username": NaN, "password": Infinity}',
+        b'{"username": "first", "username": "second", "password": "x"}',
+        b'{"username": ' + b"9" * 5000 + b"}",
+        b"[" * 10_000 + b"]" * 10_000,
+        b'{"username": ' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001,
+        "\ufeff{}".encode("utf-16"),
+    ],
+    ids=lambda content: content[:12].decode("latin-1"),
+)
+def test_what_is_not_json_is_malformed(service: Service, path: str, content: bytes) -> None:
+    assert_problem(service("POST", path, content=content, headers=JSON), 400, "malformed_json")
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("body", [[], ["a"], "text", 7, 1.5, True, None])
+def test_what_is_no_object_is_refused(service: Service, path: str, body: Any) -> None:
+    assert_problem(service("POST", path, content=json.dumps(body).encode(), headers=JSON), 400, "not_an_object")
+
+
+@pytest.mark.parametrize(("path", "field"), FIELDS)
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"$ne": None},
+        {"$gt": ""},
+        {"$regex": ".*"},
+        {"$where": "sleep(1)"},
+        {"$oid": "0" * 24},
+        [],
+        ["a"],
+        7,
+        1.5,
+        True,
+        None,
+    ],
+    ids=repr,
+)
+def test_a_field_of_another_type_is_named(service: Service, path: str, field: str, value: Any) -> None:
+    response = service("POST", path, json={**ROUTES[path], field: value})
+    assert_problem(response, 422, "invalid_fields")
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+
+
+@pytest.mark.parametrize(("path", "field"), FIELDS)
+def test_a_missing_field_is_named(service: Service, path: str, field: str) -> None:
+    body = {name: value for name, value in ROUTES[path].items() if name != field}
+    response = service("POST", path, json=body)
+    assert_problem(response, 422, "invalid_fields")
+    assert response.json()["errors"][0]["field"] == field
+
+
+@pytest.mark.parametrize(("path", "field"), FIELDS)
+@pytest.mark.parametrize("text", ['"\\ud800"', '"' + "a" * 900_000 + '"'], ids=["lone surrogate", "900 kB"])
+def test_text_that_cannot_be_is_refused(service: Service, path: str, field: str, text: str) -> None:
+    others = {name: value for name, value in ROUTES[path].items() if name != field}
+    content = json.dumps(others).removesuffix("}") + (", " if others else "") + f'"{field}": {text}}}'
+    response = service("POST", path, content=content.encode(), headers=JSON)
+    assert_problem(response, 422, "invalid_fields")
+    assert len(response.content) < 1000, "the input is not sent back"
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_a_field_that_nobody_knows_is_named_but_not_at_length(service: Service, path: str) -> None:
+    for name in ("role", "\ud800", "a" * 10_000, "$where", "__proto__"):
+        content = json.dumps({**ROUTES[path], name: 1}).encode()
+        response = service("POST", path, content=content, headers=JSON)
+        assert_problem(response, 422, "invalid_fields")
+        assert len(response.content) < 1000
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16", "", "json"]
+)
+def test_another_content_type_is_refused(service: Service, path: str, content_type: str) -> None:
+    content = json.dumps(ROUTES[path]).encode()
+    response = service("POST", path, content=content, headers={"Content-Type": content_type})
+    assert_problem(response, 415, "unsupported_media_type")
+
+
+def test_a_compressed_body_is_refused(service: Service) -> None:
+    response = service("POST", "/auth", content=b"\x1f\x8b", headers={**JSON, "Content-Encoding": "gzip"})
+    assert_problem(response, 415, "unsupported_media_type")
+
+
+def test_a_charset_of_utf_8_is_fine(service: Service) -> None:
+    headers = {"Content-Type": "Application/JSON; charset=UTF-8"}
+    assert service("POST", "/auth", content=json.dumps(ROUTES["/auth"]).encode(), headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_more_than_a_megabyte_is_too_much(service: Service, path: str) -> None:
+    response = service("POST", path, content=b'{"username": "' + b"a" * 1_100_000 + b'"}', headers=JSON)
+    assert_problem(response, 413, "payload_too_large")
+
+
+def test_a_header_that_is_no_utf_8_does_no_harm(service: Service) -> None:
+    """The user agent is kept with the session, and whatever the client calls itself, it gets one."""
+    body = {"username": f"heidi-{secrets.token_hex(4)}", "password": PASSWORD}
+    headers = {"User-Agent": "$$NOW \xff\xfe".encode("latin-1")}
+    assert service("POST", "/users/registration", json=body, headers=headers).status_code == 201
+    assert service("POST", "/auth", json=body, headers={"User-Agent": "$user_id"}).status_code == 200
+
+
+def test_a_password_is_never_sent_back(service: Service) -> None:
+    body = {"username": "x", "password": "hunter2"}
+    assert "hunter2" not in service("POST", "/users/registration", json=body).text
+    assert "hunter2" not in service("POST", "/auth", json={**body, "password": ["hunter2"]}).text

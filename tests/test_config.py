@@ -1,0 +1,155 @@
+"""Settings: the layers in their order, and everything that is wrong in one message."""
+
+import secrets
+from pathlib import Path
+
+import pytest
+
+from config import INSTANCE_FILE, ConfigurationError, load
+from config.base import EXAMPLE_JWT_SECRET_KEY
+
+SECRET = "".join(chr(ord("a") + number % 26) for number in range(40))
+GOOD = {"APP_JWT_SECRET_KEY": SECRET, "APP_MONGO_URI": "mongodb://db/x"}
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Path:
+    """Give the path of an instance file that is not there yet."""
+    return tmp_path / "application.cfg"
+
+
+def problems(environ: dict[str, str], instance: Path) -> str:
+    """Give the message with which a start is refused."""
+    with pytest.raises(ConfigurationError) as refused:
+        load(environ, instance)
+    return str(refused.value)
+
+
+def test_later_layers_win(instance: Path) -> None:
+    environ = {"APP_JWT_SECRET_KEY": SECRET}
+    assert load(environ, instance).ACCESS_TOKEN_SECONDS == 900
+    instance.write_text("ACCESS_TOKEN_SECONDS = 15 * 40\nMONGO_URI = 'mongodb://file/x'\n_private = 1\nlower = 2\n")
+    assert load(environ, instance).ACCESS_TOKEN_SECONDS == 600
+    both = {**environ, "APP_ACCESS_TOKEN_SECONDS": "300"}
+    assert load(both, instance).ACCESS_TOKEN_SECONDS == 300
+    assert load(both, instance).MONGO_URI == "mongodb://file/x"
+
+
+@pytest.mark.parametrize(
+    ("name", "debug", "testing", "min_length"),
+    [("development", True, False, 8), ("testing", False, True, 8), ("production", False, False, 15)],
+)
+def test_each_environment_has_its_own(instance: Path, name: str, debug: bool, testing: bool, min_length: int) -> None:
+    config = load({**GOOD, "APP_ENV": name}, instance)
+    assert (debug, testing, min_length) == (config.DEBUG, config.TESTING, config.PASSWORD_MIN_LENGTH)
+
+
+def test_development_is_the_default_and_anything_else_is_refused_with_the_list(instance: Path) -> None:
+    assert load(GOOD, instance).DEBUG
+    for name in ("prod", "Production", ""):
+        message = problems({**GOOD, "APP_ENV": name}, instance)
+        assert "APP_ENV" in message
+        assert "development, testing, production" in message
+
+
+def test_testing_never_uses_the_developers_database(instance: Path) -> None:
+    assert load({"APP_JWT_SECRET_KEY": SECRET, "APP_ENV": "testing"}, instance).MONGO_URI.endswith("_test")
+
+
+def test_environment_variables_are_read_as_the_settings_type(instance: Path) -> None:
+    environ = {
+        **GOOD,
+        "APP_PROXIES_COUNT": "2",
+        "APP_MONGO_TIMEOUT_SECONDS": "1.5",
+        "APP_JWT_PREVIOUS_SECRET_KEYS": f"{SECRET[::-1]}, {SECRET.upper()}",
+    }
+    config = load(environ, instance)
+    assert (config.PROXIES_COUNT, config.MONGO_TIMEOUT_SECONDS) == (2, 1.5)
+    assert [SECRET[::-1], SECRET.upper()] == config.JWT_PREVIOUS_SECRET_KEYS
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("APP_ACCESS_TOKEN_SECONDS", "soon"),
+        ("APP_ACCESS_TOKEN_SECONDS", "0"),
+        ("APP_ACCESS_TOKEN_SECONDS", "3601"),
+        ("APP_REFRESH_TOKEN_SECONDS", "60"),
+        ("APP_SESSION_SECONDS", "3600"),
+        ("APP_REVOCATION_STALE_SECONDS", "1"),
+        ("APP_REFRESH_GRACE_SECONDS", "-1"),
+        ("APP_DEBUG", "perhaps"),
+        ("APP_PROXIES_COUNT", "0"),
+        ("APP_NO_SUCH_SETTING", "1"),
+        ("APP_PASSWORD_MIN_LENGTH", "7"),
+    ],
+)
+def test_a_wrong_value_is_named(instance: Path, variable: str, value: str) -> None:
+    assert variable.removeprefix("APP_") in problems({**GOOD, variable: value}, instance)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["ACCESS_TOKEN_SECONDS = '900'", "DEBUG = 1", "JWT_PREVIOUS_SECRET_KEYS = 'text'", "MONGO_URI = None", "WHAT = 1"],
+)
+def test_a_wrong_type_in_the_instance_file_is_named(instance: Path, line: str) -> None:
+    instance.write_text(line)
+    environ = {"APP_JWT_SECRET_KEY": SECRET}
+    assert line.split()[0] in problems(environ, instance)
+
+
+@pytest.mark.parametrize(("text", "says"), [("A = (", "SyntaxError"), ("1 / 0", "ZeroDivisionError")])
+def test_an_instance_file_that_does_not_run_is_named(instance: Path, text: str, says: str) -> None:
+    instance.write_text(text)
+    message = problems(GOOD, instance)
+    assert says in message
+    assert str(instance) in message
+
+
+@pytest.mark.parametrize(
+    ("secret", "says"),
+    [
+        (None, "is missing"),
+        (SECRET[:31], "shorter than 32 bytes"),
+        ("abcabcab" * 8, "not random"),
+        (EXAMPLE_JWT_SECRET_KEY, "is the example's"),
+    ],
+)
+@pytest.mark.parametrize("name", ["development", "production"])
+def test_a_signing_key_that_could_be_guessed_is_refused(
+    instance: Path, name: str, secret: str | None, says: str
+) -> None:
+    environ = {"APP_ENV": name, "APP_MONGO_URI": "mongodb://db/x"}
+    if secret:
+        environ["APP_JWT_SECRET_KEY"] = secret
+    message = problems(environ, instance)
+    assert "JWT_SECRET_KEY" in message
+    assert says in message
+
+
+def test_production_lists_everything_that_is_wrong_at_once(instance: Path) -> None:
+    message = problems(
+        {"APP_ENV": "production", "APP_DEBUG": "1", "APP_SESSION_SECONDS": "x", "APP_FOO": "1"}, instance
+    )
+    for name in ("JWT_SECRET_KEY", "MONGO_URI", "DEBUG", "SESSION_SECONDS", "FOO"):
+        assert name in message
+
+
+def test_no_message_and_no_repr_tells_a_secret(instance: Path) -> None:
+    config = load({**GOOD, "APP_MONGO_URI": "mongodb://user:hunter2@db/x", "APP_FORWARDED_SECRET": "hunter2"}, instance)
+    assert "hunter2" not in repr(config)
+    assert SECRET not in repr(config)
+    weak = secrets.token_hex(8)
+    assert weak not in problems({**GOOD, "APP_JWT_SECRET_KEY": weak}, instance)
+
+
+def test_the_example_holds_the_key_that_is_refused() -> None:
+    example = INSTANCE_FILE.with_name("application.cfg.example")
+    assert f"JWT_SECRET_KEY = '{EXAMPLE_JWT_SECRET_KEY}'" in example.read_text()
+    assert "is the example's" in problems({}, example)
+
+
+def test_settings_cannot_be_changed_afterwards(instance: Path) -> None:
+    config = load(GOOD, instance)
+    with pytest.raises(ValueError, match="frozen"):
+        config.DEBUG = False  # type: ignore[misc]

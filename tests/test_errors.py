@@ -1,0 +1,161 @@
+"""Errors: one shape everywhere, and nothing about the inside."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, WriteConcernError
+from sanic.exceptions import ServerError
+
+from app.errors import as_problem
+from tests.conftest import Actor, Service
+
+SHAPE = {"type", "title", "status", "detail", "code", "request_id"}
+
+
+def raw(service: Service, request: bytes) -> bytes:
+    """Send bytes that no client library would, and read all of the answer."""
+
+    def talk() -> bytes:
+        with socket.create_connection(service.address, timeout=5) as connection:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            while part := connection.recv(65536):
+                answer += part
+            return answer
+
+    async def off_the_loop() -> bytes:
+        return await asyncio.to_thread(talk)
+
+    answer: bytes = service.run(off_the_loop())
+    return answer
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/html", "application/xml", "*/*"])
+def test_an_unknown_path_is_not_found_in_the_same_shape_for_everyone(service: Service, accept: str) -> None:
+    response = service("GET", "/no/such/path?token=x", headers={"Accept": accept})
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert set(response.json()) == SHAPE
+    assert "such" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/tests/hello", {"GET", "HEAD", "OPTIONS"}),
+        ("DELETE", "/tests/secret", {"GET", "HEAD", "OPTIONS"}),
+        ("GET", "/auth", {"POST", "OPTIONS"}),
+        ("PUT", "/auth/refresh", {"POST", "OPTIONS"}),
+        ("GET", "/users/registration", {"POST", "OPTIONS"}),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(service: Service, method: str, path: str, allowed: set[str]) -> None:
+    response = service(method, path)
+    assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
+    assert {name.strip() for name in response.headers["allow"].split(",")} == allowed
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "BREW"])
+def test_methods_that_nobody_needs_are_off(service: Service, method: str) -> None:
+    assert service(method, "/tests/secret").status_code in (400, 404, 405)
+
+
+@pytest.mark.parametrize("path", ["/tests/hello", "/tests/secret", "/auth/me"])
+def test_head_answers_what_get_would_without_the_body(service: Service, alice: Actor, path: str) -> None:
+    head = service("HEAD", path, token=alice.tokens["access_token"])
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == alice.get(path).headers["content-length"]
+
+
+def test_head_and_options_open_nothing(service: Service) -> None:
+    assert service("HEAD", "/tests/secret").status_code == 401
+    options = service("OPTIONS", "/tests/secret")
+    assert (options.status_code, options.content) == (204, b"")
+    assert "GET" in options.headers["allow"]
+
+
+def test_overriding_the_method_has_no_effect(service: Service) -> None:
+    response = service("GET", "/auth", headers={"X-HTTP-Method-Override": "POST"})
+    assert response.status_code == 405
+
+
+@pytest.mark.parametrize(
+    "path", ["/tests//secret", "/tests/./secret", "/tests/%73ecret", "/tests/secret/", "/tests/secret;x=1"]
+)
+def test_other_spellings_of_a_path_do_not_get_round_the_lock(service: Service, path: str) -> None:
+    response = raw(service, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert response.startswith((b"HTTP/1.1 401", b"HTTP/1.1 404"))
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"garbage\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /auth HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /auth HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /tests/hello HTTP/1.1\r\nHost: x\r\nBroken header\r\n\r\n",
+    ],
+)
+def test_malformed_requests_get_a_problem_too(service: Service, request_bytes: bytes) -> None:
+    answer = raw(service, request_bytes)
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"application/problem+json" in answer
+
+
+def test_the_clients_request_id_is_repeated_if_it_is_well_formed(service: Service) -> None:
+    for sent in ("abc-1.2_3", "0123456789" * 12):
+        assert service("GET", "/nowhere", headers={"X-Request-ID": sent}).json()["request_id"] == sent
+    for sent in ("", "a b", "<script>", "x" * 129, "{}"):
+        assert service("GET", "/nowhere", headers={"X-Request-ID": sent}).json()["request_id"] != sent
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConnectionFailure("host 10.0.0.1"), 503),
+        (ExecutionTimeout("slow"), 503),
+        (WriteConcernError("no majority"), 503),
+        (OperationFailure("auth failed for user root", 18), 503),
+        (OperationFailure("unknown operator $foo", 2), 500),
+        (ServerError("Invalid response type None"), 500),
+        (ZeroDivisionError("division by zero"), 500),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_went_wrong_inside_is_not_told(error: Exception, status: int) -> None:
+    problem = as_problem(error)
+    assert problem.status_code == status
+    assert str(error) not in problem.detail
+    assert ("Retry-After" in problem.headers) == (status == 503)
+
+
+def test_an_error_that_nobody_foresaw_is_logged_and_says_nothing(
+    service: Service, alice: Actor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("the inside story")
+
+    monkeypatch.setattr(service.app.ctx.users, "by_id", broken)
+    response = alice.get("/auth/me")
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert "inside" not in response.text
+    assert response.json()["request_id"] in caplog.text
+    assert "the inside story" in caplog.text
+
+
+def test_a_database_that_is_away_is_not_the_clients_fault(
+    service: Service, alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise ConnectionFailure("connection refused by db1.internal")
+
+    monkeypatch.setattr(service.app.ctx.users, "by_name", away)
+    body = {"username": alice.username, "password": alice.password}
+    response = service("POST", "/auth", json=body)
+    assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
+    assert int(response.headers["retry-after"]) > 0
+    assert "internal" not in response.text

@@ -1,0 +1,157 @@
+"""Passwords: hashed off the event loop, and only so many at once."""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Awaitable, Iterator
+from typing import Any
+
+import pytest
+
+from app.errors import Problem
+from app.security.passwords import CONTEXT, NICENESS, Passwords, normalise
+from tests.conftest import PASSWORD, Service
+
+
+class Blocker:
+    """Work for a hashing thread that lasts until the test says so."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.begun = threading.Semaphore(0)
+
+    def __call__(self) -> str:
+        """Wait in the thread."""
+        self.begun.release()
+        assert self.go.wait(5)
+        return "done"
+
+
+@pytest.fixture
+def blocker() -> Iterator[Blocker]:
+    """Give work that is let go at the end in any case."""
+    blocker = Blocker()
+    yield blocker
+    blocker.go.set()
+
+
+def pool(threads: int = 1, queue: int = 1) -> Passwords:
+    return Passwords(min_length=8, threads=threads, queue=queue)
+
+
+async def settle() -> None:
+    """Let every task that can go on do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_right_wrong_and_nobodys() -> None:
+    async def story() -> None:
+        passwords = pool(queue=8)
+        stored = await passwords.hash("cafe\u0301 cafe\u0301")
+        assert await passwords.verify("caf\u00e9 caf\u00e9", stored) == (True, None)
+        assert await passwords.verify("cafe cafe", stored) == (False, None)
+        assert await passwords.verify("the password of no user", None) == (False, None)
+
+    asyncio.run(story())
+
+
+def test_a_weaker_hash_is_replaced_on_the_way() -> None:
+    """When parameters rise, or the hash is of another age."""
+
+    async def story() -> None:
+        passwords = pool()
+        for weak in (
+            CONTEXT.handler("argon2").using(time_cost=1, memory_cost=8192).hash(PASSWORD),
+            CONTEXT.handler("pbkdf2_sha256").hash(PASSWORD),
+        ):
+            right, better = await passwords.verify(PASSWORD, weak)
+            assert right
+            assert better is not None
+            assert better.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+            assert await passwords.verify(PASSWORD, better) == (True, None)
+
+    asyncio.run(story())
+
+
+def test_beyond_the_queue_it_refuses_for_now(blocker: Blocker) -> None:
+    async def story() -> None:
+        passwords = pool(threads=1, queue=1)
+        working, waiting = (asyncio.ensure_future(passwords._run(blocker)) for _ in range(2))
+        await settle()
+        with pytest.raises(Problem) as refused:
+            await passwords.hash(PASSWORD)
+        assert (refused.value.status_code, refused.value.code) == (503, "hashing_busy")
+        assert "Retry-After" in refused.value.headers
+        blocker.go.set()
+        assert {*await asyncio.gather(working, waiting)} == {"done"}
+        assert await passwords.verify(PASSWORD, await passwords.hash(PASSWORD)) == (True, None)
+
+    asyncio.run(story())
+
+
+def test_a_client_that_gives_up_leaves_the_queue(blocker: Blocker) -> None:
+    async def story() -> None:
+        passwords = pool(threads=1, queue=1)
+        working = asyncio.ensure_future(passwords._run(blocker))
+        given_up: asyncio.Future[Any] = asyncio.ensure_future(passwords.hash(PASSWORD))
+        await settle()
+        given_up.cancel()
+        await settle()
+        waiting = asyncio.ensure_future(passwords.hash(PASSWORD))
+        await settle()
+        blocker.go.set()
+        assert await working == "done"
+        assert (await waiting).startswith("$argon2id$")
+
+    asyncio.run(story())
+
+
+def test_a_thread_is_busy_until_its_work_is_done_although_the_client_left(blocker: Blocker) -> None:
+    async def story() -> None:
+        passwords = pool(threads=1, queue=0)
+        left: Awaitable[Any] = asyncio.ensure_future(passwords._run(blocker))
+        await asyncio.to_thread(blocker.begun.acquire)
+        left.cancel()  # type: ignore[attr-defined]
+        await settle()
+        with pytest.raises(Problem):
+            await passwords.hash(PASSWORD)
+        blocker.go.set()
+        async with asyncio.timeout(5):
+            while passwords._free.locked():
+                await settle()
+        assert await passwords.hash(PASSWORD)
+
+    asyncio.run(story())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
+def test_hashing_yields_to_requests() -> None:
+    def niceness() -> str:
+        return str(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    async def story() -> None:
+        assert await pool()._run(niceness) == str(NICENESS)
+        assert niceness() == "0"
+
+    asyncio.run(story())
+
+
+def test_liveness_does_not_wait_for_forty_logins(service: Service) -> None:
+    """While they hash, the event loop is free."""
+
+    async def story() -> None:
+        body = {"username": "nobody-at-all", "password": PASSWORD}
+        logins = [asyncio.ensure_future(service.send("POST", "/auth", json=body)) for _ in range(40)]
+        await asyncio.sleep(0.05)
+        live = await service.send("GET", "/health/live")
+        assert live.status_code == 200
+        assert not all(login.done() for login in logins)
+        assert {answer.status_code for answer in await asyncio.gather(*logins)} == {401}
+
+    service.run(story())
+
+
+def test_one_form_for_all_spellings() -> None:
+    assert normalise("e\u0301") == normalise("\u00e9") == "\u00e9"

@@ -1,0 +1,124 @@
+"""Registration: one name, one user, and nothing half-made."""
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from passlib.hash import argon2
+from pymongo.database import Database
+
+from tests.conftest import PASSWORD, Actor, Service
+
+Document = dict[str, Any]
+
+
+def test_registration_logs_in_and_shows_the_user(service: Service) -> None:
+    name = f"Carol.{secrets.token_hex(4)}_-"
+    response = service("POST", "/users/registration", json={"username": name, "password": PASSWORD})
+    body = response.json()
+    assert response.status_code == 201
+    assert response.headers["cache-control"] == "no-store"
+    assert (body["token_type"], body["expires_in"]) == ("Bearer", 900)
+    assert set(body["user"]) == {"id", "username", "access", "disabled", "created_at"}
+    assert (body["user"]["username"], body["user"]["access"], body["user"]["disabled"]) == (name, "user", False)
+    me = service("GET", "/auth/me", token=body["access_token"])
+    assert (me.status_code, me.json()) == (200, body["user"])
+
+
+def test_a_name_is_taken_in_every_spelling(service: Service, alice: Actor) -> None:
+    for name in (alice.username, alice.username.lower(), alice.username.upper()):
+        response = service("POST", "/users/registration", json={"username": name, "password": PASSWORD})
+        assert (response.status_code, response.json()["code"]) == (409, "username_taken")
+
+
+def test_of_parallel_registrations_of_one_name_one_succeeds(service: Service, database: Database[Document]) -> None:
+    """The unique index decides, not a look before; the losers leave nothing behind."""
+    name = f"dave-{secrets.token_hex(4)}"
+    spellings = [name, name.upper(), name.title()] * 10
+    responses = service.together(
+        *(service.send("POST", "/users/registration", json={"username": n, "password": PASSWORD}) for n in spellings)
+    )
+    assert sorted(response.status_code for response in responses) == [201] + [409] * 29
+    users = list(database.users.find({"canonical_name": name}))
+    assert len(users) == 1
+    winner = next(response for response in responses if response.status_code == 201).json()
+    sessions = [document["user_id"] for document in database.sessions.find({"user_id": winner["user"]["id"]})]
+    assert sessions == [winner["user"]["id"]]
+
+
+def test_the_hash_is_argon2id_of_the_owasp_minimum(alice: Actor, database: Database[Document]) -> None:
+    user = database.users.find_one({"username": alice.username})
+    assert user
+    assert user["password"].startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert argon2.verify(PASSWORD, user["password"])
+
+
+def test_passwords_of_one_normal_form_are_one(service: Service) -> None:
+    name = f"zoe-{secrets.token_hex(4)}"
+    composed, decomposed = "caf\u00e9 cr\u00e8me br\u00fbl\u00e9e", "cafe\u0301 cre\u0300me bru\u0302le\u0301e"
+    assert service("POST", "/users/registration", json={"username": name, "password": composed}).status_code == 201
+    assert service("POST", "/auth", json={"username": name, "password": decomposed}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "password", ["only lower case", "12345 09876", "🦊🐻🐼🐨🐯🦁🐮🐷", "nul\x00inside it", "x" * 256]
+)
+def test_any_text_may_be_a_password_and_counts_in_full(service: Service, password: str) -> None:
+    name = f"eve-{secrets.token_hex(4)}"
+    assert service("POST", "/users/registration", json={"username": name, "password": password}).status_code == 201
+    assert service("POST", "/auth", json={"username": name, "password": password}).status_code == 200
+    for near in (password[:-1], password + " ", password.upper() + "!", password[: password.find("\x00")]):
+        assert service("POST", "/auth", json={"username": name, "password": near}).status_code in (401, 422)
+
+
+@pytest.mark.parametrize(
+    ("password", "message"),
+    [
+        ("1234567", "must have at least 8 characters"),
+        ("x" * 257, "must have at most 256 characters"),
+        ("USERNAME", "must not be the username"),
+    ],
+)
+def test_the_rule_that_a_password_breaks_is_named(service: Service, password: str, message: str) -> None:
+    name = f"frank-{secrets.token_hex(4)}"
+    body = {"username": name, "password": name.upper() if password == "USERNAME" else password}
+    response = service("POST", "/users/registration", json=body)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_fields")
+    assert response.json()["errors"] == [{"field": "password", "message": message}]
+    assert service("POST", "/auth", json={"username": name, "password": password}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "username",
+    [
+        "al",
+        "a" * 65,
+        "al ice",
+        "alice\n",
+        "alice@home",
+        "\uff41\uff4c\uff49\uff43\uff45",
+        "al\u0131ce",
+        "ali\u200bce",
+        "nul\x00",
+        "",
+        "$where",
+    ],
+)
+def test_names_outside_of_ascii_letters_digits_and_three_signs_are_refused(service: Service, username: str) -> None:
+    """What NFKC or casefolding would fold into another name is not a name at all."""
+    response = service("POST", "/users/registration", json={"username": username, "password": PASSWORD})
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "username")
+
+
+def test_rank_cannot_be_registered(service: Service) -> None:
+    name = f"mallory-{secrets.token_hex(4)}"
+    for extra in ({"access": "admin"}, {"access": 2}, {"_id": "x"}, {"disabled": False}, {"generation": 7}):
+        response = service("POST", "/users/registration", json={"username": name, "password": PASSWORD, **extra})
+        assert (response.status_code, response.json()["errors"][0]["field"]) == (422, next(iter(extra)))
+
+
+def test_two_users_are_two(register: Callable[..., Actor]) -> None:
+    one, two = register(), register()
+    assert one.get("/auth/me").json()["username"] == one.username
+    assert two.get("/auth/me").json()["username"] == two.username
