@@ -22,14 +22,21 @@ from app.security.passwords import Passwords
 from app.security.refresh_tokens import RefreshTokens
 from app.security.revocations import Revocations
 from app.views import auth, hello, operations, users
-from config import Config, load
+from config import Config, ConfigurationError, load
 
 NAME = "sanic_api_demo"
 
 
-def create_app(_args: object = None, *, config: Config | None = None) -> App:
-    """Make the service. Sanic's command line passes its arguments, which do not matter here."""
-    config = config or load()
+def create_app(args: object = None, *, config: Config | None = None) -> App:
+    """Make the service; `args` is what Sanic's command line was given.
+
+    Exits with a message if the settings do not allow a start. Of an exception Sanic would show where in the
+    code it came from, and end with the exit code of success.
+    """
+    try:
+        config = config or load(debug=any(getattr(args, flag, False) for flag in ("debug", "dev")))
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None
     app: App = Sanic(NAME, config=_sanic_config(config), ctx=Context(), error_handler=ProblemHandler())
     docs.publish(app)
     keys = [key.encode() for key in (config.JWT_SECRET_KEY, *config.JWT_PREVIOUS_SECRET_KEYS)]

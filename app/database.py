@@ -5,16 +5,11 @@ from typing import Any
 
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo.errors import ConfigurationError, InvalidURI
 
 from app.models import sessions, users
 from app.models.collection import Collection
 
 DEFAULT_NAME = "sanic_api_demo"
-
-
-class BadMongoURI(ValueError):
-    """MONGO_URI cannot be used; the message does not repeat it."""
 
 
 class Database:
@@ -23,21 +18,18 @@ class Database:
     def __init__(self, uri: str, *, timeout_seconds: float) -> None:
         self._seconds = timeout_seconds
         milliseconds = int(timeout_seconds * 1000)
-        try:
-            self._client: AsyncIOMotorClient[Mapping[str, Any]] = AsyncIOMotorClient(
-                uri,
-                timeoutMS=milliseconds,
-                serverSelectionTimeoutMS=milliseconds,
-                connectTimeoutMS=milliseconds,
-                waitQueueTimeoutMS=milliseconds,
-                w="majority",
-                retryWrites=True,
-                tz_aware=True,
-                appname="sanic-api-demo",
-            )
-            self._database = self._client.get_default_database(DEFAULT_NAME)
-        except (InvalidURI, ConfigurationError, ValueError) as error:
-            raise BadMongoURI("MONGO_URI is not a MongoDB connection string") from error
+        self._client: AsyncIOMotorClient[Mapping[str, Any]] = AsyncIOMotorClient(
+            uri,
+            timeoutMS=milliseconds,
+            serverSelectionTimeoutMS=milliseconds,
+            connectTimeoutMS=milliseconds,
+            waitQueueTimeoutMS=milliseconds,
+            w="majority",
+            retryWrites=True,
+            tz_aware=True,
+            appname="sanic-api-demo",
+        )
+        self._database = self._client.get_default_database(DEFAULT_NAME)
 
     def users(self) -> Collection:
         """Return the collection of users."""

@@ -8,7 +8,7 @@ from typing import Any, get_origin
 from pydantic import TypeAdapter, ValidationError
 
 from config.base import Config
-from config.environments import ENVIRONMENTS
+from config.environments import ENVIRONMENTS, ProductionConfig
 
 __all__ = ["Config", "ConfigurationError", "load"]
 
@@ -25,8 +25,10 @@ class ConfigurationError(ValueError):
         )
 
 
-def load(environ: Mapping[str, str] = os.environ, instance_file: Path = INSTANCE_FILE) -> Config:
-    """Read all layers, later ones winning. Raises ConfigurationError."""
+def load(
+    environ: Mapping[str, str] = os.environ, instance_file: Path = INSTANCE_FILE, *, debug: bool = False
+) -> Config:
+    """Read all layers, later ones winning; `debug` is what the command line asks for. Raises ConfigurationError."""
     chosen = environ.get("APP_ENV", "development")
     if chosen not in ENVIRONMENTS:
         raise ConfigurationError([f"APP_ENV is {chosen!r}, but must be one of: {', '.join(ENVIRONMENTS)}"])
@@ -37,6 +39,8 @@ def load(environ: Mapping[str, str] = os.environ, instance_file: Path = INSTANCE
         config = config_class.model_validate(layers, strict=True)
     except ValidationError as error:
         problems += [_in_words(detail) for detail in error.errors(include_input=False, include_url=False)]
+    if debug and config_class is ProductionConfig:
+        problems.append("DEBUG: cannot be switched on in production, neither by --debug nor by --dev")
     if problems:
         raise ConfigurationError(problems)
     return config

@@ -3,6 +3,8 @@
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
 
 EXAMPLE_JWT_SECRET_KEY = "replace-me-with-a-random-secret-of-at-least-32-bytes"
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key has at least 256 bits
@@ -61,6 +63,16 @@ class Config(BaseModel):
     PROXIES_COUNT: Annotated[int, Field(ge=1)] | None = None
     REAL_IP_HEADER: str | None = None
     FORWARDED_SECRET: str | None = Field(default=None, repr=False)
+
+    @field_validator("MONGO_URI")
+    @classmethod
+    def _uri_can_be_read(cls, uri: str) -> str:
+        try:
+            if not uri.startswith("mongodb+srv://"):  # whose hosts only a look-up in the network could tell
+                parse_uri(uri)
+        except (PyMongoError, ValueError):
+            raise ValueError("is not a MongoDB connection string") from None
+        return uri
 
     @field_validator("JWT_SECRET_KEY")
     @classmethod

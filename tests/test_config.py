@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app import create_app
 from config import INSTANCE_FILE, ConfigurationError, load
 from config.base import EXAMPLE_JWT_SECRET_KEY
 
@@ -82,6 +83,9 @@ def test_environment_variables_are_read_as_the_settings_type(instance: Path) -> 
         ("APP_PROXIES_COUNT", "0"),
         ("APP_NO_SUCH_SETTING", "1"),
         ("APP_PASSWORD_MIN_LENGTH", "7"),
+        ("APP_MONGO_URI", "http://db/x"),
+        ("APP_MONGO_URI", "mongodb://%%%"),
+        ("APP_MONGO_URI", "mongodb://user:p@ss@word@db/x"),
     ],
 )
 def test_a_wrong_value_is_named(instance: Path, variable: str, value: str) -> None:
@@ -147,6 +151,19 @@ def test_the_example_holds_the_key_that_is_refused() -> None:
     example = INSTANCE_FILE.with_name("application.cfg.example")
     assert f"JWT_SECRET_KEY = '{EXAMPLE_JWT_SECRET_KEY}'" in example.read_text()
     assert "is the example's" in problems({}, example)
+
+
+def test_a_start_with_wrong_settings_ends_with_the_message_and_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_ENV", "staging")
+    with pytest.raises(SystemExit) as ended:
+        create_app()
+    assert "development, testing, production" in str(ended.value.code)
+
+
+def test_production_refuses_the_command_lines_debug(instance: Path) -> None:
+    with pytest.raises(ConfigurationError, match="DEBUG"):
+        load({**GOOD, "APP_ENV": "production"}, instance, debug=True)
+    assert load({**GOOD, "APP_ENV": "development"}, instance, debug=True).DEBUG
 
 
 def test_settings_cannot_be_changed_afterwards(instance: Path) -> None:
