@@ -2,25 +2,29 @@
 
 import asyncio
 
+from limits.aio.storage import MemoryStorage
 from pymongo.errors import PyMongoError
 from sanic import Sanic
 from sanic.config import DEFAULT_CONFIG
 from sanic.config import Config as SanicConfig
 from sanic.log import logger
 
-from app import docs
+from app import docs, logs
 from app.background import repeat
 from app.context import App, Context
 from app.database import Database
 from app.errors import ProblemHandler
+from app.models.lock import Lock
 from app.models.sessions import Sessions
 from app.models.users import Users
 from app.security.access_tokens import AccessTokens
 from app.security.authentication import initialize
+from app.security.credentials import Credentials
 from app.security.logins import Logins
 from app.security.passwords import Passwords
 from app.security.refresh_tokens import RefreshTokens
 from app.security.revocations import Revocations
+from app.security.throttle import Limits, Throttle, counters
 from app.views import auth, hello, operations, users
 from config import Config, ConfigurationError, load
 
@@ -37,7 +41,13 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
         config = config or load(debug=any(getattr(args, flag, False) for flag in ("debug", "dev")))
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None
-    app: App = Sanic(NAME, config=_sanic_config(config), ctx=Context(), error_handler=ProblemHandler())
+    app: App = Sanic(
+        NAME,
+        config=_sanic_config(config),
+        ctx=Context(),
+        error_handler=ProblemHandler(),
+        log_config=logs.configuration(config.LOG_FORMAT),
+    )
     docs.publish(app)
     keys = [key.encode() for key in (config.JWT_SECRET_KEY, *config.JWT_PREVIOUS_SECRET_KEYS)]
     initialize(app, keys[0])
@@ -64,7 +74,9 @@ def _sanic_config(config: Config) -> SanicConfig:
 async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
     """Open a worker's stores and services. A database that is away is waited for while serving."""
     ctx.database = Database(config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS)
-    ctx.users = Users(ctx.database.users())
+    ctx.users = Users(
+        ctx.database.users(), Lock(ctx.database.locks(), "administrators", seconds=config.MONGO_TIMEOUT_SECONDS)
+    )
     sessions = Sessions(
         ctx.database.sessions(),
         idle_seconds=config.REFRESH_TOKEN_SECONDS,
@@ -76,6 +88,22 @@ async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
         threads=config.PASSWORD_HASHING_THREADS,
         queue=config.PASSWORD_HASHING_QUEUE,
     )
+    storage = (
+        counters(config.MONGO_URI, ctx.database.name, timeout_seconds=config.MONGO_TIMEOUT_SECONDS)
+        if config.THROTTLE_STORAGE == "mongodb"
+        else MemoryStorage()
+    )
+    ctx.throttle = Throttle(
+        storage,
+        Limits(
+            pair=config.LOGIN_FAILURES_PER_PAIR,
+            account=config.LOGIN_FAILURES_PER_ACCOUNT,
+            address=config.LOGIN_FAILURES_PER_ADDRESS,
+            registrations=config.REGISTRATIONS_PER_ADDRESS,
+        ),
+        seconds=config.MONGO_TIMEOUT_SECONDS,
+    )
+    ctx.credentials = Credentials(ctx.users, ctx.passwords, ctx.throttle)
     access_tokens = AccessTokens(keys, lifetime_seconds=config.ACCESS_TOKEN_SECONDS)
     ctx.revocations = Revocations(
         sessions,
@@ -105,7 +133,8 @@ async def _close(ctx: Context) -> None:
         task.cancel()
     await asyncio.gather(*ctx.background, return_exceptions=True)
     ctx.passwords.close()
-    ctx.database.close()
+    ctx.throttle.close()
+    await ctx.database.close()
 
 
 app = create_app  # what `sanic app` looks for; Sanic calls a function it finds there

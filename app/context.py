@@ -7,16 +7,17 @@ import sanic
 from sanic import Sanic
 from sanic.config import Config as SanicConfig
 
+from app.caller import address, user_agent
 from app.database import Database
 from app.models.sessions import Client
 from app.models.users import Users
 from app.security.access_tokens import Claims
 from app.security.authentication import Authentication
+from app.security.credentials import Credentials
 from app.security.logins import Logins
 from app.security.passwords import Passwords
 from app.security.revocations import Revocations
-
-USER_AGENT_LENGTH = 200
+from app.security.throttle import Throttle
 
 
 class Context:
@@ -26,6 +27,8 @@ class Context:
     database: Database
     users: Users
     passwords: Passwords
+    credentials: Credentials
+    throttle: Throttle
     revocations: Revocations
     logins: Logins
     background: list[asyncio.Task[None]]
@@ -42,7 +45,5 @@ def claims(request: Request) -> Claims:
 
 
 def client(request: Request) -> Client:
-    """Return the caller's address and user agent as they may be stored."""
-    user_agent = request.headers.getone("user-agent", "")[:USER_AGENT_LENGTH]
-    # Sanic keeps bytes that are no UTF-8 as lone surrogates, which no database takes.
-    return Client(address=request.client_ip, user_agent=user_agent.encode("utf-8", "replace").decode())
+    """Return where the caller is, as its owner will see it in the list of sessions."""
+    return Client(address=address(request), user_agent=user_agent(request))

@@ -1,5 +1,6 @@
 """Open, prepare, ping and close MongoDB; the only module that imports Motor."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,13 +40,22 @@ class Database:
         """Return the collection of sessions."""
         return self._collection("sessions", sessions.INDEXES)
 
+    def locks(self) -> Collection:
+        """Return the collection of locks."""
+        return self._collection("locks", [])
+
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return str(self._database.name)
+
     async def ping(self) -> None:
         """Ask the primary for a sign of life. Raises pymongo's errors."""
         await self._client.admin.command("ping")
 
-    def close(self) -> None:
-        """Close every connection."""
-        self._client.close()
+    async def close(self) -> None:
+        """Close every connection; in a thread, since the driver says good-bye to a server that may be gone."""
+        await asyncio.to_thread(self._client.close)
 
     def _collection(self, name: str, indexes: Any) -> Collection:
         options: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from sanic import Sanic
 from sanic_ext.extensions.http.extension import HTTPExtension
 from sanic_ext.extensions.openapi import openapi
-from sanic_ext.extensions.openapi.definitions import RequestBody, Response
+from sanic_ext.extensions.openapi.builders import SpecificationBuilder
+from sanic_ext.extensions.openapi.definitions import Parameter, RequestBody, Response
 from sanic_ext.extensions.openapi.extension import OpenAPIExtension
 
 from app import schemas
@@ -20,7 +21,12 @@ SCHEMAS: list[type[BaseModel]] = [
     schemas.Registration,
     schemas.Credentials,
     schemas.Refresh,
+    schemas.PasswordChange,
+    schemas.Deletion,
+    schemas.UserChange,
     schemas.UserOut,
+    schemas.UsersOut,
+    schemas.SessionsOut,
     schemas.Tokens,
     schemas.Registered,
     schemas.VerifiedOut,
@@ -35,6 +41,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 def describe(
     *,
     body: type[BaseModel] | None = None,
+    query: type[BaseModel] | None = None,
     answers: Mapping[int, type[BaseModel] | None],
     refuses: tuple[int, ...] = (),
     token: bool = False,
@@ -46,6 +53,11 @@ def describe(
     definition: dict[str, Any] = {"response": responses}
     if body:
         definition["body"] = RequestBody({"application/json": _reference(body)}, required=True)
+    if query:
+        definition["parameter"] = [
+            Parameter(name, schema=schema, location="query", required=False)
+            for name, schema in query.model_json_schema()["properties"].items()
+        ]
     if token:
         definition["secured"] = {BEARER: []}
     return openapi.definition(**definition)
@@ -57,6 +69,7 @@ def publish(app: Sanic[Any, Any]) -> None:
     app.config.API_TITLE = TITLE
     app.config.API_VERSION = VERSION
     app.config.OAS_UI_SWAGGER = False  # its redirect page asks another host, from inside the event loop
+    SpecificationBuilder.reset()  # it is the process's, and would describe the routes of an earlier app
     app.extend(built_in_extensions=False, extensions=[OpenAPIExtension, HTTPExtension])
     app.ext.openapi.add_security_scheme(BEARER, "http", scheme="bearer", bearer_format="JWT")
     for shape in SCHEMAS:

@@ -1,7 +1,5 @@
 """Our refusals, and the one shape in which every error leaves: RFC 9457 problem details."""
 
-import re
-import uuid
 from http import HTTPStatus
 from typing import Any
 
@@ -12,9 +10,10 @@ from sanic.handlers import ErrorHandler
 from sanic.log import error_logger
 from sanic.response import json
 
+from app.caller import request_id
+
 RETRY_SECONDS = 2
 BEARER = 'Bearer realm="api"'
-WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 # Stable codes of errors that the framework raises, and a word for people instead of the framework's own.
 FRAMEWORK: dict[int, tuple[str, str]] = {
@@ -80,6 +79,16 @@ def wrong_credentials() -> Problem:
     return unauthorized("wrong_credentials", "Username or password is wrong.")
 
 
+def conflict(code: str, detail: str) -> Problem:
+    """Refuse what goes against the state of things."""
+    return Problem(409, code, detail)
+
+
+def not_found(detail: str) -> Problem:
+    """Refuse to show or change what is not there."""
+    return Problem(404, "not_found", detail)
+
+
 def unprocessable(errors: list[dict[str, str]]) -> Problem:
     """Refuse well-formed input whose fields break a rule; one entry for each field."""
     return Problem(422, "invalid_fields", "Some fields are not acceptable.", errors=errors)
@@ -90,13 +99,10 @@ def unavailable(code: str, detail: str) -> Problem:
     return Problem(503, code, detail, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
-def request_id(request: Request) -> str:
-    """Return the client's X-Request-ID if it is well-formed, else one made here; the same for one request."""
-    known = getattr(request.ctx, "request_id", None)
-    if known is None:
-        sent = request.headers.getone("x-request-id", "")
-        known = request.ctx.request_id = sent if WELL_FORMED_ID.fullmatch(sent) else uuid.uuid4().hex
-    return str(known)
+def too_many_requests(seconds: int) -> Problem:
+    """Refuse until so many seconds have passed (RFC 6585 section 4)."""
+    detail = "Too many attempts. Please wait before the next one."
+    return Problem(429, "too_many_attempts", detail, headers={"Retry-After": str(seconds)})
 
 
 def problem_response(request: Request, problem: Problem) -> HTTPResponse:

@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from sanic import HTTPResponse, Request
 from sanic.response import raw
 
@@ -16,6 +16,9 @@ FIELD_NAME_LENGTH = 64  # how much of an unknown field's name an answer repeats
 Username = Annotated[str, StringConstraints(min_length=3, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 # Length and strength are checked after normalisation, where the rules are; this only bounds the work.
 Password = Annotated[str, Field(max_length=1024, description="Any Unicode text of at most 256 characters.")]
+
+
+AccessName = Literal["guest", "user", "admin"]
 
 
 class Body(BaseModel):
@@ -44,12 +47,50 @@ class Refresh(Body):
     refresh_token: Annotated[str, Field(max_length=512)]
 
 
+class PasswordChange(Body):
+    """A new password, and the one it replaces."""
+
+    current_password: Password
+    new_password: Password
+
+
+class Deletion(Body):
+    """The password once more, so that nobody else deletes the account."""
+
+    current_password: Password
+
+
+class UserChange(Body):
+    """What an administrator changes: one of the two at least."""
+
+    access: AccessName | None = None
+    disabled: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _something_is_given(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            if not data.keys() & {"access", "disabled"}:
+                raise ValueError("access or disabled must be given")
+            for name, value in data.items():
+                if value is None:
+                    raise ValueError(f"{name} must not be null")
+        return data
+
+
+class PageQuery(BaseModel):
+    """Which page of a list."""
+
+    after: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")] | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+
+
 class UserOut(BaseModel):
     """A user as clients see it."""
 
     id: str
     username: str
-    access: Literal["guest", "user", "admin"]
+    access: AccessName
     disabled: bool
     created_at: datetime
 
@@ -63,6 +104,30 @@ class UserOut(BaseModel):
             disabled=user.disabled,
             created_at=user.created_at,
         )
+
+
+class UsersOut(BaseModel):
+    """A page of users."""
+
+    users: list[UserOut]
+    next: str | None = Field(description="Where the next page begins: give it as `after`. Null on the last page.")
+
+
+class SessionOut(BaseModel):
+    """A session as its user sees it."""
+
+    id: str
+    created_at: datetime
+    refreshed_at: datetime
+    address: str
+    user_agent: str
+    current: bool = Field(description="Whether it is the session of the access token that asks.")
+
+
+class SessionsOut(BaseModel):
+    """The sessions that go on."""
+
+    sessions: list[SessionOut]
 
 
 class Tokens(BaseModel):
@@ -126,6 +191,7 @@ class ProblemOut(BaseModel):
 
 
 B = TypeVar("B", bound=Body)
+Q = TypeVar("Q", bound=BaseModel)
 
 
 def read(request: Request[Any, Any], shape: type[B]) -> B:
@@ -135,8 +201,16 @@ def read(request: Request[Any, Any], shape: type[B]) -> B:
     try:
         return shape.model_validate(data)
     except ValidationError as error:
-        details = error.errors(include_input=False, include_url=False, include_context=False)
-        raise unprocessable([_field_error(detail) for detail in details]) from None
+        raise _unprocessable(error) from None
+
+
+def read_query(request: Request[Any, Any], shape: type[Q]) -> Q:
+    """Read the query's parameters in this shape; a repeated one counts once, unknown ones not. Raises Problem 422."""
+    given = {name: request.args[name][-1] for name in shape.model_fields if request.args.get(name) is not None}
+    try:
+        return shape.model_validate_strings(given)
+    except ValidationError as error:
+        raise _unprocessable(error) from None
 
 
 def write(shape: BaseModel, status: int = 200) -> HTTPResponse:
@@ -176,6 +250,11 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
+
+
+def _unprocessable(error: ValidationError) -> Problem:
+    details = error.errors(include_input=False, include_url=False, include_context=False)
+    return unprocessable([_field_error(detail) for detail in details])
 
 
 def _field_error(detail: Any) -> dict[str, str]:

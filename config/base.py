@@ -1,8 +1,9 @@
 """Every setting once, with its unit and its reason."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from limits import parse
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
@@ -10,7 +11,18 @@ EXAMPLE_JWT_SECRET_KEY = "replace-me-with-a-random-secret-of-at-least-32-bytes"
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key has at least 256 bits
 MIN_SECRET_VARIETY = 10  # distinct characters; hexadecimal random text of this length has 14 or more
 
+
+def check_rate(rate: str) -> str:
+    """Return a rate that the limits package can read. Raises ValueError."""
+    try:
+        parse(rate)
+    except ValueError:
+        raise ValueError("is no rate such as 10/15minutes") from None
+    return rate
+
+
 Seconds = Annotated[int, Field(gt=0)]
+Rate = Annotated[str, AfterValidator(check_rate)]
 
 
 def check_secret(secret: str) -> str:
@@ -48,8 +60,17 @@ class Config(BaseModel):
     MONGO_TIMEOUT_SECONDS: Annotated[float, Field(gt=0)] = 3  # the longest wait for one answer of the database
 
     PASSWORD_MIN_LENGTH: Annotated[int, Field(ge=8, le=64)] = 8  # characters
+    # Failed passwords, by account and address together, by account, by address; and registrations by address.
+    LOGIN_FAILURES_PER_PAIR: Rate = "10/15minutes"
+    LOGIN_FAILURES_PER_ACCOUNT: Rate = "100/hour"  # NIST SP 800-63B-4 section 3.2.2
+    LOGIN_FAILURES_PER_ADDRESS: Rate = "100/15minutes"
+    REGISTRATIONS_PER_ADDRESS: Rate = "20/minute"
+    # Where they are counted: memory only where there is one worker on one machine.
+    THROTTLE_STORAGE: Literal["mongodb", "memory"] = "mongodb"
     PASSWORD_HASHING_THREADS: Annotated[int, Field(ge=1, le=64)] = 2  # 19 MiB and one core each while they hash
     PASSWORD_HASHING_QUEUE: Annotated[int, Field(ge=0)] = 64  # how many may wait for a thread; beyond it 503
+
+    LOG_FORMAT: Literal["text", "json"] = "text"
 
     # Sanic's own. Its defaults take 100 MB of body and wait a minute for a silent client.
     REQUEST_MAX_SIZE: Annotated[int, Field(gt=0)] = 1_000_000  # bytes of body

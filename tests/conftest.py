@@ -20,6 +20,7 @@ from app.context import App
 from app.security.access_tokens import key_id
 from config import Config
 from config.environments import TestingConfig
+from tools.local_mongo import free_port
 
 PASSWORD = "correct horse battery staple"
 Document = dict[str, Any]
@@ -31,7 +32,7 @@ class Service:
     def __init__(self, config: Config, app: App | None = None) -> None:
         self.config = config
         self.app = app or create_app(config=config)
-        self._client = ReusableClient(self.app, host="127.0.0.1")
+        self._client = ReusableClient(self.app, host="127.0.0.1", port=free_port())
         self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._client.port}", timeout=20)
 
     def __enter__(self) -> "Service":
@@ -129,7 +130,13 @@ def mongo_uri() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def config(mongo_uri: str) -> Config:
     """Give the settings of the testing environment, with a random key."""
-    return TestingConfig(JWT_SECRET_KEY=secrets.token_urlsafe(48), MONGO_URI=mongo_uri)
+    return TestingConfig(
+        JWT_SECRET_KEY=secrets.token_urlsafe(48),
+        MONGO_URI=mongo_uri,
+        # Everybody here comes from one address; the throttle's own tests have their own.
+        LOGIN_FAILURES_PER_ADDRESS="1000000/minute",
+        REGISTRATIONS_PER_ADDRESS="1000000/minute",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 
 class Held:
-    """Replaces one method of one object: calls wait before they begin, or after they are done."""
+    """Replaces one method of one object: its first call waits before it begins, or after it is done."""
 
     def __init__(self, target: Any, method: str, when: Literal["before", "after"] = "before") -> None:
         self._target = target
@@ -24,7 +24,7 @@ class Held:
         delattr(self._target, self._method)
 
     async def reached(self) -> None:
-        """Wait until a call stands at the door."""
+        """Wait until the call stands at the door."""
         async with asyncio.timeout(5):
             await self._reached.wait()
 
@@ -33,6 +33,8 @@ class Held:
         self._let.set()
 
     async def _call(self, *args: Any, **kwargs: Any) -> Any:
+        if self._reached.is_set():
+            return await self._real(*args, **kwargs)
         if self._when == "after":
             result = await self._real(*args, **kwargs)
             await self._wait()

@@ -19,6 +19,14 @@ ROUTES = {
     ("get", "/auth/me"): "Show the user to whom the access token belongs.",
     ("post", "/auth/logout"): "End this session.",
     ("post", "/auth/logout-all"): "End every session of this user.",
+    ("get", "/auth/sessions"): "List one's sessions that go on.",
+    ("delete", "/auth/sessions/{session_id}"): "End one of one's sessions.",
+    ("post", "/users/me/password"): "Change one's password; every other session ends, and a fresh one begins.",
+    ("post", "/users/me/delete"): "Delete one's account and end all its sessions.",
+    ("get", "/users"): "List users in the order of their ids, which is that of their registration.",
+    ("get", "/users/{user_id}"): "Show a user.",
+    ("patch", "/users/{user_id}"): "Change a user's access or disable the user; all its sessions end.",
+    ("delete", "/users/{user_id}"): "Delete a user and end all its sessions.",
     ("get", "/health/live"): "Tell that the process answers.",
     ("get", "/health/ready"): "Tell whether the service can serve: database reachable, revocations fresh.",
 }
@@ -50,7 +58,8 @@ def test_protected_routes_ask_for_a_bearer_token(service: Service, description: 
     scheme = description["components"]["securitySchemes"]["bearerAuth"]
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for (method, path), operation in operations(description).items():
-        locked = service(method.upper(), path).status_code == 401
+        named = path.replace("{session_id}", "s" * 22).replace("{user_id}", "0" * 24)
+        locked = service(method.upper(), named).status_code == 401
         assert locked == (operation.get("security") == [{"bearerAuth": []}])
         assert locked <= ("401" in operation["responses"])
 
@@ -63,7 +72,7 @@ def test_every_shape_that_is_named_is_there(description: Document) -> None:
 
 def test_bodies_are_described(description: Document) -> None:
     for (method, path), operation in operations(description).items():
-        has_body = method == "post" and "logout" not in path
+        has_body = method in ("post", "patch") and "logout" not in path
         assert has_body == ("requestBody" in operation)
     shape = description["components"]["schemas"]["Registration"]
     assert shape["required"] == ["username", "password"]

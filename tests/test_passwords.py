@@ -142,8 +142,8 @@ def test_liveness_does_not_wait_for_forty_logins(service: Service) -> None:
     """While they hash, the event loop is free."""
 
     async def story() -> None:
-        body = {"username": "nobody-at-all", "password": PASSWORD}
-        logins = [asyncio.ensure_future(service.send("POST", "/auth", json=body)) for _ in range(40)]
+        bodies = [{"username": f"nobody-{number}", "password": PASSWORD} for number in range(40)]
+        logins = [asyncio.ensure_future(service.send("POST", "/auth", json=body)) for body in bodies]
         await asyncio.sleep(0.05)
         live = await service.send("GET", "/health/live")
         assert live.status_code == 200

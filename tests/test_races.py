@@ -71,7 +71,7 @@ def test_a_logout_is_finished_although_the_client_leaves_in_between(service: Ser
     phone = alice.log_in()
 
     async def story() -> None:
-        with Held(service.app.ctx.logins._users, "start_generation", "after") as logout_at:
+        with Held(service.app.ctx.users, "change", "after") as logout_at:
             logout = asyncio.create_task(service.send("POST", "/auth/logout-all", token=alice.tokens["access_token"]))
             await logout_at.reached()
             logout.cancel()

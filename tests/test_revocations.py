@@ -181,7 +181,7 @@ def test_more_than_a_page_is_read_page_by_page(service: Service, mongo_uri: str,
             assert len(other) == FEED_PAGE + 10
         finally:
             await database._client.drop_database(database._database)
-            database.close()
+            await database.close()
 
     service.run(story())
 
@@ -244,7 +244,7 @@ def test_indexes_are_there_and_making_them_again_does_no_harm(
         await asyncio.gather(*(worker.users().prepare() for worker in workers))
         await asyncio.gather(*(worker.sessions().prepare() for worker in workers))
         for worker in workers:
-            worker.close()
+            await worker.close()
 
     service.run(at_once())
     assert mongo.users.index_information() == users

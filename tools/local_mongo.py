@@ -1,6 +1,7 @@
 """Run a command with a private MongoDB: python -m tools.local_mongo [--data DIR] -- COMMAND [ARGUMENT ...]."""
 
 import argparse
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -11,7 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -34,13 +36,19 @@ def mongod_path() -> Path:
     if on_path := shutil.which("mongod"):
         return Path(on_path)
     for bundle in BUNDLES:
-        spec = importlib.util.find_spec(bundle)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            binary = Path(folder) / "bin" / "mongod"
+        for folder in _folders(bundle):
+            binary = folder / "bin" / "mongod"
             if binary.exists():
                 binary.chmod(0o755)
                 return binary
     raise MongoFailed("no mongod on PATH nor in the environment: run scripts/test or scripts/run, which install one")
+
+
+def _folders(package: str) -> list[Path]:
+    with suppress(ModuleNotFoundError):  # the package around it
+        if spec := importlib.util.find_spec(package):
+            return [Path(folder) for folder in spec.submodule_search_locations or []]
+    return []
 
 
 def free_port() -> int:
@@ -66,6 +74,7 @@ class LocalMongo:
     def start(self) -> None:
         """Start and wait until it answers. Raises MongoFailed."""
         self.data.mkdir(parents=True, exist_ok=True)
+        self._claim()
         deadline = time.monotonic() + START_SECONDS
         self._spawn()
         while not self._listening():
@@ -88,6 +97,7 @@ class LocalMongo:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        os.close(self._claimed)
 
     @property
     def _process(self) -> subprocess.Popen[bytes]:
@@ -98,6 +108,15 @@ class LocalMongo:
     @property
     def _log(self) -> Path:
         return self.data / "mongod.log"
+
+    def _claim(self) -> None:
+        # mongod locks its data, too, but for a while after its parent has died; this lock goes with the parent.
+        self._claimed = os.open(self.data / "local_mongo.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(self._claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._claimed)
+            raise MongoFailed(self._why(DATA_IN_USE)) from None
 
     def _spawn(self) -> None:
         # A session of its own keeps Ctrl-C from reaching mongod before the service has drained.
@@ -117,7 +136,7 @@ class LocalMongo:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=partial(die_with_parent, os.getpid()),
         )
 
     def _listening(self) -> bool:
@@ -149,15 +168,19 @@ def local_mongo(data: Path | None = None) -> Iterator[LocalMongo]:
 def run(command: Sequence[str], environment: dict[str, str]) -> int:
     """Run the command, pass signals on to it, and return its exit code as a shell would."""
     child: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def forward(number: int, _: FrameType | None) -> None:
-        # The terminal sends Ctrl-C to the whole group; only a child outside of it needs to be told.
-        if child and not (number == signal.SIGINT and os.getpgid(child.pid) == os.getpgrp()):
+        if child is None:
+            early.append(number)
+        elif number != signal.SIGINT:  # which the terminal sends to the whole group, so also to the child
             child.send_signal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, forward)
-    child = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)
+    child = subprocess.Popen(command, env=environment, preexec_fn=partial(die_with_parent, os.getpid()))
+    for missed in early:
+        child.send_signal(missed)
     code = child.wait()
     return 128 - code if code < 0 else code
 
@@ -168,7 +191,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="keep the data in this folder; without it nothing is kept")
     parser.add_argument("command", nargs="+", help="what to run, after --")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # until the command runs
+    for number in (signal.SIGINT, signal.SIGTERM):  # until the command runs
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         with local_mongo(options.data) as mongo:
             return run(options.command, {**os.environ, "APP_MONGO_URI": mongo.uri})

@@ -1,8 +1,8 @@
 """A MongoDB collection whose every call ends in time."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pymongo import IndexModel, ReturnDocument
 from pymongo.errors import NetworkTimeout
@@ -12,11 +12,26 @@ Filter = Mapping[str, Any]
 Update = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
-class Collection:
-    """The few calls that the models need, each over within `seconds` and none before the indexes exist.
+T = TypeVar("T")
 
-    The driver's own limits begin when a thread takes the call up; while the database hangs, the wait for
-    a thread has to be limited too. Every method raises pymongo's errors, NetworkTimeout among them.
+
+async def in_time(call: Awaitable[T], seconds: float) -> T:
+    """Wait for the database, but not for ever.
+
+    The driver's own limits begin when a thread takes the call up; while the database hangs, the wait for a
+    thread has to be limited too. Raises NetworkTimeout.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await call
+    except TimeoutError:
+        raise NetworkTimeout(f"no answer from the database within {seconds} s") from None
+
+
+class Collection:
+    """The few calls that the models need, each over within `seconds`, and no write before the indexes exist.
+
+    Every method raises pymongo's errors, NetworkTimeout among them.
     """
 
     def __init__(self, collection: Any, indexes: Sequence[IndexModel], seconds: float) -> None:
@@ -27,7 +42,7 @@ class Collection:
 
     async def prepare(self) -> None:
         """Make the indexes unless this process has; several workers may do so at once."""
-        if not self._indexed:
+        if self._indexes and not self._indexed:
             await self._in_time(self._collection.create_indexes(list(self._indexes)))
             self._indexed = True
 
@@ -71,9 +86,5 @@ class Collection:
         """Delete the first match, if any."""
         await self._in_time(self._collection.delete_one(query))
 
-    async def _in_time(self, call: Any) -> Any:
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await call
-        except TimeoutError:
-            raise NetworkTimeout(f"no answer from the database within {self._seconds} s") from None
+    async def _in_time(self, call: Awaitable[Any]) -> Any:
+        return await in_time(call, self._seconds)

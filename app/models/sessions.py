@@ -20,6 +20,7 @@ KEEP_ENDED_SECONDS = 3600 + 600
 # So many of the latest rotations are remembered with their times; an older token is never in its grace.
 ROTATIONS_REMEMBERED = 8
 FEED_PAGE = 5000
+LIST_LENGTH = 1000
 
 INDEXES = [
     IndexModel("user_id"),
@@ -37,6 +38,24 @@ class Client:
 
     address: str
     user_agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSession:
+    """What a user may know of a session that goes on."""
+
+    id: str
+    created_at: datetime
+    refreshed_at: datetime
+    address: str
+    user_agent: str
+
+    @classmethod
+    def from_document(cls, document: Document) -> Self:
+        """Read a document of the collection."""
+        return cls(
+            document["_id"], *(document[name] for name in ("created_at", "refreshed_at", "address", "user_agent"))
+        )
 
 
 class SessionOver(Exception):
@@ -124,6 +143,12 @@ class Sessions:
         if moved:
             return Session.from_document(moved)
         return await self._already_rotated(session_id, counter)
+
+    async def live(self, user_id: str) -> list[LiveSession]:
+        """Return the sessions of a user that go on, the oldest first."""
+        query = {"user_id": user_id, "ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+        found = await self._sessions.find(query, sort="created_at", limit=LIST_LENGTH)
+        return [LiveSession.from_document(document) for document in found]
 
     async def end(self, session_id: str, user_id: str) -> bool:
         """End this session of this user and tell whether it was still going."""

@@ -11,12 +11,10 @@ from pymongo import IndexModel
 from pymongo.errors import DuplicateKeyError
 
 from app.models.collection import Collection, Document
+from app.models.lock import Lock
 
-INDEXES = [
-    IndexModel("canonical_name", unique=True),
-    IndexModel("ending", partialFilterExpression={"ending": True}),
-]
 ENDING_PAGE = 100
+ORIGINS_REMEMBERED = 5
 
 
 class Access(IntEnum):
@@ -27,8 +25,23 @@ class Access(IntEnum):
     ADMIN = 2
 
 
+INDEXES = [
+    IndexModel("canonical_name", unique=True),
+    IndexModel("access", partialFilterExpression={"access": Access.ADMIN}),
+    IndexModel("ending", partialFilterExpression={"ending": True}),
+]
+
+
 class UsernameTaken(Exception):
     """Another user has this name, in this or another spelling."""
+
+
+class LastAdmin(Exception):
+    """The change would leave nobody who can undo it."""
+
+
+class ChangedMeanwhile(Exception):
+    """Somebody else changed the user since it was read; what was to be done must be thought over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +57,19 @@ class User:
     # single write, also those that a login in flight is about to open.
     generation: int
     created_at: datetime
+    # Where the user has logged in from, the latest first: there the failures of others do not lock it out.
+    usual_origins: tuple[str, ...] = ()
+    deleted: bool = False  # declared so, while its sessions are being ended
 
     @classmethod
-    def new(cls, username: str, password_hash: str) -> Self:
-        """Make a user with the default access and a fresh id; ids sort by the second of their making."""
+    def new(cls, username: str, password_hash: str, access: Access = Access.USER) -> Self:
+        """Make a user with a fresh id; ids sort by the second of their making."""
         now = datetime.now(UTC)
         return cls(
             id=str(ObjectId()),
             username=username,
             password_hash=password_hash,
-            access=Access.USER,
+            access=access,
             disabled=False,
             generation=0,
             created_at=now.replace(microsecond=now.microsecond // 1000 * 1000),  # BSON keeps milliseconds
@@ -70,11 +86,13 @@ class User:
             disabled=document["disabled"],
             generation=document["generation"],
             created_at=document["created_at"],
+            usual_origins=tuple(document.get("usual_origins", ())),
+            deleted=document.get("deleted", False),
         )
 
     def allowed(self, level: Access) -> bool:
-        """Tell whether the user has this level or a higher one."""
-        return self.access >= level
+        """Tell whether the user has this level or a higher one, and may use it."""
+        return self.access >= level and not self.disabled
 
 
 def canonical(username: str) -> str:
@@ -92,8 +110,9 @@ def _key(user_id: str) -> ObjectId | None:
 class Users:
     """The collection of users."""
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, administrators: Lock) -> None:
         self._users = collection
+        self._administrators = administrators
 
     async def prepare(self) -> None:
         """Make the unique index on the canonical name."""
@@ -124,28 +143,57 @@ class Users:
         """Return the user with this id, or None; anything that is no id is nobody's."""
         return await self._one({"_id": _key(user_id)})
 
+    async def page(self, after: str | None, limit: int) -> list[User]:
+        """Return users in the order of their ids, from behind a given one; page 10,000 costs what page 1 costs."""
+        query = {"deleted": None} | ({"_id": {"$gt": _key(after)}} if after else {})
+        return [User.from_document(document) for document in await self._users.find(query, limit=limit)]
+
     async def replace_hash(self, user: User, password_hash: str) -> None:
         """Store a stronger hash of the same password, unless the password was changed meanwhile."""
         await self._users.update_one(
             {"_id": _key(user.id), "password": user.password_hash}, {"$set": {"password": password_hash}}
         )
 
-    async def start_generation(self, user_id: str) -> User | None:
-        """Declare every session of the user over that is open now or being opened.
-
-        The user is marked until `generation_started` says that the sessions themselves have been ended, so
-        that another worker can finish if this one dies in between.
-        """
-        document = await self._users.find_one_and_update(
-            {"_id": _key(user_id)}, {"$inc": {"generation": 1}, "$set": {"ending": True}}
+    async def remember_origin(self, user: User, origin: str) -> None:
+        """Remember where a login came from, among the last few."""
+        latest = {"$each": [origin], "$position": 0, "$slice": ORIGINS_REMEMBERED}
+        await self._users.update_one(
+            {"_id": _key(user.id), "usual_origins": {"$ne": origin}}, {"$push": {"usual_origins": latest}}
         )
-        return User.from_document(document) if document else None
+
+    async def change(
+        self,
+        user: User,
+        *,
+        password_hash: str | None = None,
+        access: Access | None = None,
+        disabled: bool | None = None,
+    ) -> User:
+        """Change a user and declare every session over that is open now or being opened; return it as it is then.
+
+        Two steps: the sessions themselves are ended next. Until `generation_started` says so the user is
+        marked, and another worker can finish if this one dies in between.
+        Raises ChangedMeanwhile or LastAdmin.
+        """
+        given = {"password": password_hash, "access": access, "disabled": disabled}
+        changes = {name: value for name, value in given.items() if value is not None}
+        stays_admin = changes.get("access", user.access) == Access.ADMIN and not changes.get("disabled", user.disabled)
+        return await self._start_generation(user, changes, stays_admin=stays_admin)
+
+    async def delete(self, user: User) -> User:
+        """Declare a user deleted and every session over; once those are ended, `generation_started` removes it.
+
+        Raises ChangedMeanwhile or LastAdmin.
+        """
+        return await self._start_generation(user, {"deleted": True, "disabled": True}, stays_admin=False)
 
     async def generation_started(self, user: User) -> None:
-        """Take the mark away, unless yet another generation has been started."""
-        await self._users.update_one(
-            {"_id": _key(user.id), "generation": user.generation}, {"$unset": {"ending": True}}
-        )
+        """Take the mark away, unless yet another generation has been started; remove who was deleted."""
+        query = {"_id": _key(user.id), "generation": user.generation}
+        if user.deleted:
+            await self._users.delete_one(query)
+        else:
+            await self._users.update_one(query, {"$unset": {"ending": True}})
 
     async def with_sessions_to_end(self) -> list[User]:
         """Return users whose new generation was declared but not carried out."""
@@ -153,6 +201,25 @@ class Users:
             User.from_document(document) for document in await self._users.find({"ending": True}, limit=ENDING_PAGE)
         ]
 
+    async def _start_generation(self, user: User, changes: dict[str, Any], *, stays_admin: bool) -> User:
+        if stays_admin or not user.allowed(Access.ADMIN):
+            return await self._compare_and_change(user, changes, {})
+        # One after the other, or two administrators could remove each other at the same moment.
+        async with self._administrators.held() as deadline:
+            others = {"access": Access.ADMIN, "disabled": False, "_id": {"$ne": _key(user.id)}}
+            if not await self._users.find_one(others, {"_id": 1}):
+                raise LastAdmin
+            return await self._compare_and_change(user, changes, {"$expr": {"$lt": ["$$NOW", deadline]}})
+
+    async def _compare_and_change(self, user: User, changes: dict[str, Any], condition: dict[str, Any]) -> User:
+        document = await self._users.find_one_and_update(
+            {"_id": _key(user.id), "generation": user.generation, "deleted": None, **condition},
+            {"$inc": {"generation": 1}, "$set": {"ending": True, **changes}},
+        )
+        if document is None:
+            raise ChangedMeanwhile
+        return User.from_document(document)
+
     async def _one(self, query: dict[str, Any]) -> User | None:
-        document = await self._users.find_one(query)
+        document = await self._users.find_one({**query, "deleted": None})
         return User.from_document(document) if document else None

@@ -46,8 +46,8 @@ class Responses(sanic_jwt.Responses):
 
     @staticmethod
     def exception_response(request: Request, exception: Any) -> HTTPResponse:
-        """Answer 403 for a missing scope, which the library calls unauthorized; hand over the rest."""
-        if exception.status_code == 403:
+        """Answer 403 for a missing scope, of which the library makes a 401; hand over the rest."""
+        if isinstance(exception, sanic_jwt.exceptions.Unauthorized):  # in this app only scoped() raises it
             return problem_response(request, insufficient_scope())
         return request.app.error_handler.default(request, exception)
 

@@ -2,15 +2,19 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from app.errors import token_refused, wrong_credentials
-from app.models.sessions import Client, Session, SessionOver, Sessions, TokenReused
-from app.models.users import Access, User, UsernameTaken, Users
+from app.logs import audit
+from app.models.sessions import Client, LiveSession, Session, SessionOver, Sessions, TokenReused
+from app.models.users import Access, ChangedMeanwhile, User, UsernameTaken, Users
 from app.schemas import Tokens
 from app.security.access_tokens import AccessTokens, Claims
 from app.security.refresh_tokens import InvalidRefreshToken, RefreshTokens
 from app.security.revocations import Revocations
+
+T = TypeVar("T")
 
 
 def scopes(access: Access) -> list[str]:
@@ -47,6 +51,7 @@ class Logins:
         except UsernameTaken:
             await self._sessions.forget(session.id)
             raise
+        audit("registered", user_id=user.id, session_id=session.id)
         return self._tokens(session)
 
     async def open(self, user: User, client: Client) -> Tokens:
@@ -57,6 +62,7 @@ class Logins:
         if now is None or now.disabled or now.generation != user.generation:
             await self._sessions.forget(session.id)
             raise wrong_credentials()
+        audit("logged_in", user_id=user.id, session_id=session.id)
         return self._tokens(session)
 
     async def refresh(self, refresh_token: str) -> Tokens:
@@ -71,41 +77,77 @@ class Logins:
             raise token_refused("session_ended", "The session is over.") from None
         except TokenReused:
             self._revocations.add(session_id)
-            raise token_refused(
-                "refresh_token_reused", "The refresh token was used before; its session is over."
-            ) from None
+            audit("refresh_token_reused", session_id=session_id)
+            detail = "The refresh token was used before, so its session is over."
+            raise token_refused("refresh_token_reused", detail) from None
+        audit("refreshed", user_id=session.user_id, session_id=session.id)
         return self._tokens(session)
 
-    async def end(self, claims: Claims) -> None:
-        """End the session that the token speaks for."""
-        await self._sessions.end(claims.sid, claims.sub)
-        self._revocations.add(claims.sid)
+    async def live(self, user_id: str) -> list[LiveSession]:
+        """Return the user's sessions that go on."""
+        return await self._sessions.live(user_id)
 
-    async def end_all(self, user_id: str) -> None:
-        """End every session of the user, those included that are being opened right now."""
-        await self._whole(self._end_all(user_id))
+    async def end(self, session_id: str, user_id: str) -> bool:
+        """End one session of this user and tell whether it was still going."""
+        was_going = await self._sessions.end(session_id, user_id)
+        if was_going:
+            self._revocations.add(session_id)
+            audit("logged_out", user_id=user_id, session_id=session_id)
+        return was_going
+
+    async def log_out(self, claims: Claims) -> None:
+        """End the session that a token speaks for."""
+        await self.end(claims.sid, claims.sub)
+        self._revocations.add(claims.sid)  # also if another worker was quicker, of which this one may not know yet
+
+    async def change(
+        self,
+        user: User,
+        *,
+        password_hash: str | None = None,
+        access: Access | None = None,
+        disabled: bool | None = None,
+    ) -> User:
+        """Change a user and end all its sessions, those included that are being opened; without changes, just end them.
+
+        Raises ChangedMeanwhile or LastAdmin.
+        """
+        change = self._users.change(user, password_hash=password_hash, access=access, disabled=disabled)
+        return await self._whole(self._declare_and_carry_out(change))
+
+    async def log_out_everywhere(self, user_id: str) -> None:
+        """End all sessions of a user, however often others change the user first."""
+        while user := await self._users.by_id(user_id):
+            with suppress(ChangedMeanwhile):
+                await self.change(user)
+                audit("logged_out_everywhere", user_id=user_id)
+                return
+
+    async def delete(self, user: User) -> None:
+        """Delete a user and end all its sessions. Raises ChangedMeanwhile or LastAdmin."""
+        await self._whole(self._declare_and_carry_out(self._users.delete(user)))
 
     async def finish_interrupted(self) -> None:
-        """End the sessions of users whose new generation somebody started and did not live to carry out."""
+        """End the sessions of users whose new generation somebody declared and did not live to carry out."""
         for user in await self._users.with_sessions_to_end():
             await self._carry_out(user)
 
-    async def _end_all(self, user_id: str) -> None:
-        user = await self._users.start_generation(user_id)
-        if user:
-            await self._carry_out(user)
+    async def _declare_and_carry_out(self, declaration: Coroutine[Any, Any, User]) -> User:
+        user = await declaration
+        await self._carry_out(user)
+        return user
 
     async def _carry_out(self, user: User) -> None:
         for session_id in await self._sessions.end_all(user.id, user.generation):
             self._revocations.add(session_id)
         await self._users.generation_started(user)
 
-    async def _whole(self, steps: Coroutine[Any, Any, None]) -> None:
+    async def _whole(self, steps: Coroutine[Any, Any, T]) -> T:
         """Take all steps, also when the client leaves after the first."""
         task = asyncio.ensure_future(steps)
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
 
     def _tokens(self, session: Session) -> Tokens:
         access_token, seconds = self._access_tokens.sign(

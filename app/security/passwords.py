@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from passlib.context import CryptContext
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from app.errors import unavailable, unprocessable
 
@@ -23,6 +24,7 @@ CONTEXT = CryptContext(
     argon2__time_cost=2,
     argon2__parallelism=1,
 )
+COMMON = frozenset(FREQUENCY_LISTS["passwords"])  # 30,000 from published breaches, all in lower case
 NICENESS = 10
 MAX_LENGTH = 256  # characters, so that nobody makes us hash a book
 
@@ -55,8 +57,8 @@ class Passwords:
         self._waiting = 0
         self._nobodys = CONTEXT.hash("the password of no user")
 
-    def check(self, password: str, username: str) -> None:
-        """Refuse a new password that breaks a rule. Raises Problem 422 with the rule."""
+    def check(self, password: str, username: str, *, field: str = "password") -> None:
+        """Refuse a new password that breaks a rule. Raises Problem 422 with the rule, for the field it came in."""
         password = normalise(password)
         if len(password) < self._min_length:
             rule = f"must have at least {self._min_length} characters"
@@ -64,9 +66,11 @@ class Passwords:
             rule = f"must have at most {MAX_LENGTH} characters"
         elif password.casefold() == username.casefold():
             rule = "must not be the username"
+        elif password.casefold() in COMMON:
+            rule = "is one of the most common passwords"
         else:
             return
-        raise unprocessable([{"field": "password", "message": rule}])
+        raise unprocessable([{"field": field, "message": rule}])
 
     async def hash(self, password: str) -> str:
         """Hash a password. Raises Problem 503 if too many are waiting."""

@@ -1,14 +1,17 @@
 """Log in, refresh, look at the token, log out."""
 
+from dataclasses import asdict
+
 from sanic import Blueprint, HTTPResponse
 from sanic.response import empty
 from sanic.views import HTTPMethodView
 from sanic_jwt import protected
 
+from app.caller import address
 from app.context import Request, claims, client
 from app.docs import describe
-from app.errors import token_refused, wrong_credentials
-from app.schemas import Credentials, Refresh, Tokens, UserOut, VerifiedOut, read, write
+from app.errors import not_found, token_refused
+from app.schemas import Credentials, Refresh, SessionOut, SessionsOut, Tokens, UserOut, VerifiedOut, read, write
 
 blueprint = Blueprint("auth", url_prefix="/auth")
 
@@ -16,17 +19,12 @@ blueprint = Blueprint("auth", url_prefix="/auth")
 class Login(HTTPMethodView, attach=blueprint, uri=""):
     """A session's beginning."""
 
-    @describe(body=Credentials, answers={200: Tokens}, refuses=(401, 422, 503))
+    @describe(body=Credentials, answers={200: Tokens}, refuses=(401, 422, 429, 503))
     async def post(self, request: Request) -> HTTPResponse:
         """Log in with username and password."""
         body = read(request, Credentials)
         ctx = request.app.ctx
-        user = await ctx.users.by_name(body.username)
-        right, better_hash = await ctx.passwords.verify(body.password, user.password_hash if user else None)
-        if not user or not right or user.disabled:
-            raise wrong_credentials()
-        if better_hash:
-            await ctx.users.replace_hash(user, better_hash)
+        user = await ctx.credentials.check(body.username, body.password, address(request))
         return write(await ctx.logins.open(user, client(request)))
 
 
@@ -70,7 +68,7 @@ class Logout(HTTPMethodView, attach=blueprint, uri="/logout"):
     @protected()
     async def post(self, request: Request) -> HTTPResponse:
         """End this session."""
-        await request.app.ctx.logins.end(claims(request))
+        await request.app.ctx.logins.log_out(claims(request))
         return empty()
 
 
@@ -81,5 +79,29 @@ class LogoutAll(HTTPMethodView, attach=blueprint, uri="/logout-all"):
     @protected()
     async def post(self, request: Request) -> HTTPResponse:
         """End every session of this user."""
-        await request.app.ctx.logins.end_all(claims(request).sub)
+        await request.app.ctx.logins.log_out_everywhere(claims(request).sub)
+        return empty()
+
+
+class MySessions(HTTPMethodView, attach=blueprint, uri="/sessions"):
+    """Where one is logged in."""
+
+    @describe(answers={200: SessionsOut}, token=True)
+    @protected()
+    async def get(self, request: Request) -> HTTPResponse:
+        """List one's sessions that go on."""
+        me = claims(request)
+        live = await request.app.ctx.logins.live(me.sub)
+        return write(SessionsOut(sessions=[SessionOut(**asdict(one), current=one.id == me.sid) for one in live]))
+
+
+class MySession(HTTPMethodView, attach=blueprint, uri="/sessions/<session_id:[A-Za-z0-9_-]{22}>"):
+    """One of the places where one is logged in."""
+
+    @describe(answers={204: None}, refuses=(404,), token=True)
+    @protected()
+    async def delete(self, request: Request, session_id: str) -> HTTPResponse:
+        """End one of one's sessions."""
+        if not await request.app.ctx.logins.end(session_id, claims(request).sub):
+            raise not_found("None of your sessions that go on has this id.")
         return empty()

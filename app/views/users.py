@@ -1,29 +1,188 @@
-"""Users: register."""
+"""Users: register, change or leave one's own account, administer those of others."""
+
+from collections.abc import Awaitable, Callable
 
 from sanic import Blueprint, HTTPResponse
+from sanic.response import empty
 from sanic.views import HTTPMethodView
+from sanic_jwt import protected, scoped
 
-from app.context import Request, client
+from app.caller import address, origin
+from app.context import Request, claims, client
 from app.docs import describe
-from app.errors import Problem
-from app.models.users import User, UsernameTaken
-from app.schemas import Registered, Registration, UserOut, read, write
+from app.errors import Problem, conflict, insufficient_scope, not_found, token_refused, unavailable
+from app.logs import audit
+from app.models.users import Access, ChangedMeanwhile, LastAdmin, User, UsernameTaken
+from app.schemas import (
+    Deletion,
+    PageQuery,
+    PasswordChange,
+    Registered,
+    Registration,
+    Tokens,
+    UserChange,
+    UserOut,
+    UsersOut,
+    read,
+    read_query,
+    write,
+)
 
 blueprint = Blueprint("users", url_prefix="/users")
+
+TRIES = 10
 
 
 class Register(HTTPMethodView, attach=blueprint, uri="/registration"):
     """A user's beginning."""
 
-    @describe(body=Registration, answers={201: Registered}, refuses=(409, 422, 503))
+    @describe(body=Registration, answers={201: Registered}, refuses=(409, 422, 429, 503))
     async def post(self, request: Request) -> HTTPResponse:
         """Register a user and log in."""
         body = read(request, Registration)
         ctx = request.app.ctx
         ctx.passwords.check(body.password, body.username)
+        await ctx.throttle.registration(origin(address(request)))
         user = User.new(body.username, await ctx.passwords.hash(body.password))
         try:
             tokens = await ctx.logins.register(user, client(request))
         except UsernameTaken:
-            raise Problem(409, "username_taken", "Another user has this name.") from None
+            raise conflict("username_taken", "Another user has this name.") from None
         return write(Registered(**tokens.model_dump(), user=UserOut.of(user)), 201)
+
+
+class MyPassword(HTTPMethodView, attach=blueprint, uri="/me/password"):
+    """One's own password."""
+
+    @describe(body=PasswordChange, answers={200: Tokens}, refuses=(422, 429), token=True)
+    @protected()
+    async def post(self, request: Request) -> HTTPResponse:
+        """Change one's password; every other session ends, and a fresh one begins."""
+        body = read(request, PasswordChange)
+        ctx = request.app.ctx
+        user = await ctx.credentials.check_again(claims(request).sub, body.current_password, address(request))
+        ctx.passwords.check(body.new_password, user.username, field="new_password")
+        new_hash = await ctx.passwords.hash(body.new_password)
+        try:
+            user = await ctx.logins.change(user, password_hash=new_hash)
+        except ChangedMeanwhile:
+            raise token_refused("session_ended", "The session ended while the password was being changed.") from None
+        audit("password_changed", user_id=user.id)
+        return write(await ctx.logins.open(user, client(request)))
+
+
+class MyDeletion(HTTPMethodView, attach=blueprint, uri="/me/delete"):
+    """One's own account's end."""
+
+    @describe(body=Deletion, answers={204: None}, refuses=(409, 422, 429), token=True)
+    @protected()
+    async def post(self, request: Request) -> HTTPResponse:
+        """Delete one's account and end all its sessions."""
+        body = read(request, Deletion)
+        ctx = request.app.ctx
+        user = await ctx.credentials.check_again(claims(request).sub, body.current_password, address(request))
+        try:
+            await ctx.logins.delete(user)
+        except LastAdmin:
+            raise last_admin() from None
+        except ChangedMeanwhile:
+            raise token_refused("session_ended", "The session ended while the account was being deleted.") from None
+        audit("deleted", user_id=user.id)
+        return empty()
+
+
+class AllUsers(HTTPMethodView, attach=blueprint, uri=""):
+    """Everybody, page by page."""
+
+    @describe(query=PageQuery, answers={200: UsersOut}, refuses=(403, 422), token=True)
+    @scoped("admin")
+    async def get(self, request: Request) -> HTTPResponse:
+        """List users in the order of their ids, which is that of their registration."""
+        await administrator(request)
+        query = read_query(request, PageQuery)
+        users = await request.app.ctx.users.page(query.after, query.limit + 1)
+        more = len(users) > query.limit
+        page = [UserOut.of(user) for user in users[: query.limit]]
+        return write(UsersOut(users=page, next=page[-1].id if more else None))
+
+
+class OneUser(HTTPMethodView, attach=blueprint, uri="/<user_id:[0-9a-f]{24}>"):
+    """Somebody."""
+
+    @describe(answers={200: UserOut}, refuses=(403, 404), token=True)
+    @scoped("admin")
+    async def get(self, request: Request, user_id: str) -> HTTPResponse:
+        """Show a user."""
+        await administrator(request)
+        return write(UserOut.of(await existing(request, user_id)))
+
+    @describe(body=UserChange, answers={200: UserOut}, refuses=(403, 404, 409, 422), token=True)
+    @scoped("admin")
+    async def patch(self, request: Request, user_id: str) -> HTTPResponse:
+        """Change a user's access or disable the user; all its sessions end."""
+        await administrator(request)
+        body = read(request, UserChange)
+        access = None if body.access is None else Access[body.access.upper()]
+
+        async def change(user: User) -> User:
+            if access in (None, user.access) and body.disabled in (None, user.disabled):
+                return user
+            changed = await request.app.ctx.logins.change(user, access=access, disabled=body.disabled)
+            audit_change(user, changed, by=claims(request).sub)
+            return changed
+
+        return write(UserOut.of(await anyhow(request, user_id, change)))
+
+    @describe(answers={204: None}, refuses=(403, 404, 409), token=True)
+    @scoped("admin")
+    async def delete(self, request: Request, user_id: str) -> HTTPResponse:
+        """Delete a user and end all its sessions."""
+        await administrator(request)
+
+        async def delete(user: User) -> User:
+            await request.app.ctx.logins.delete(user)
+            return user
+
+        await anyhow(request, user_id, delete)
+        audit("deleted", user_id=user_id, by=claims(request).sub)
+        return empty()
+
+
+async def administrator(request: Request) -> None:
+    """Refuse who is no administrator any more, though the token may not have heard of it yet. Raises Problem 403."""
+    user = await request.app.ctx.users.by_id(claims(request).sub)
+    if user is None or not user.allowed(Access.ADMIN):
+        raise insufficient_scope()
+
+
+async def existing(request: Request, user_id: str) -> User:
+    """Return the user with this id. Raises Problem 404."""
+    user = await request.app.ctx.users.by_id(user_id)
+    if user is None:
+        raise not_found("There is no user with this id.")
+    return user
+
+
+async def anyhow(request: Request, user_id: str, change: Callable[[User], Awaitable[User]]) -> User:
+    """Change a user as it is, however often others change it first. Raises Problem 404, 409 or 503."""
+    for _ in range(TRIES):
+        try:
+            return await change(await existing(request, user_id))
+        except LastAdmin:
+            raise last_admin() from None
+        except ChangedMeanwhile:
+            continue
+    raise unavailable("busy", "Others are changing this user all the time. Please try again.")
+
+
+def last_admin() -> Problem:
+    """Refuse to leave nobody who could undo it."""
+    return conflict("last_admin", "This is the last administrator.")
+
+
+def audit_change(before: User, after: User, *, by: str) -> None:
+    """Write down what an administrator changed."""
+    if before.access != after.access:
+        audit("access_changed", user_id=after.id, access=after.access.name.lower(), by=by)
+    if before.disabled != after.disabled:
+        audit("disabled" if after.disabled else "enabled", user_id=after.id, by=by)

@@ -1,0 +1,51 @@
+"""Who is asking: the request's id, its address, its user agent."""
+
+import ipaddress
+import re
+import uuid
+from typing import Any
+
+from sanic import Request
+
+USER_AGENT_LENGTH = 200
+WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+SHARED_PREFIX = 64  # bits; whoever has one IPv6 address of such a network has all of them
+
+
+def request_id(request: Request[Any, Any]) -> str:
+    """Return the client's X-Request-ID if it is well-formed, else one made here; the same for one request."""
+    known = getattr(request.ctx, "request_id", None)
+    if known is None:
+        sent = request.headers.getone("x-request-id", "")
+        known = request.ctx.request_id = sent if WELL_FORMED_ID.fullmatch(sent) else uuid.uuid4().hex
+    return str(known)
+
+
+def address(request: Request[Any, Any]) -> str:
+    """Return the client's IP address: the peer's, or what a configured proxy says of it if that is an address."""
+    for candidate in (request.remote_addr, request.ip):
+        try:
+            return str(ipaddress.ip_address(candidate.strip("[]")))
+        except ValueError:
+            continue
+    return "unknown"  # a Unix socket's peer has none
+
+
+def origin(client_address: str) -> str:
+    """Return what attempts are counted by: the address, or the network that an IPv6 client has to itself."""
+    try:
+        parsed = ipaddress.ip_address(client_address)
+    except ValueError:
+        return client_address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, SHARED_PREFIX), strict=False))
+
+
+def user_agent(request: Request[Any, Any]) -> str:
+    """Return what the client calls itself, as it may be stored."""
+    sent = request.headers.getone("user-agent", "")[:USER_AGENT_LENGTH]
+    # Sanic keeps bytes that are no UTF-8 as lone surrogates, which no database takes.
+    return sent.encode("utf-8", "replace").decode()

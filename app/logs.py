@@ -1,0 +1,55 @@
+"""What the service writes down: one line for each event, and never a secret."""
+
+import json
+import logging
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+from sanic import Request
+from sanic.log import LOGGING_CONFIG_DEFAULTS
+
+from app.caller import address, request_id
+
+JSON_FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s"
+TEXT_FIELDS = "%(asctime)s %(levelname)s %(message)s"
+audit_logger = logging.getLogger("audit")
+
+
+def audit(event: str, **facts: Any) -> None:
+    """Write down a security event with its facts, and the request that it belongs to."""
+    request: Request[Any, Any] | None = Request._current.get(None)
+    caller = {"address": address(request), "request_id": request_id(request)} if request else {}
+    audit_logger.info(event, extra={"facts": {"event": event, **facts, **caller}})
+
+
+class Text(logging.Formatter):
+    """For people: the message, then the facts; quoted, so that no text from outside can begin a line of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Put the facts behind the message."""
+        facts = getattr(record, "facts", {})
+        words = [f"{name}={json.dumps(value)}" for name, value in facts.items() if name != "event"]
+        return " ".join([super().format(record), *words])
+
+
+class Json(JsonFormatter):
+    """For programs: one object a line, the facts beside the message."""
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        """Lift the facts to the top."""
+        facts = log_data.pop("facts", {})
+        return {**log_data, **facts}
+
+
+def configuration(log_format: str) -> dict[str, Any]:
+    """Return what Sanic takes as log_config: its own, with our formatters and the audit trail."""
+    formatter: dict[str, Any] = {
+        "text": {"()": Text, "fmt": TEXT_FIELDS},
+        "json": {"()": Json, "fmt": JSON_FIELDS, "rename_fields": {"asctime": "time", "levelname": "level"}},
+    }[log_format]
+    audit_trail = {"level": "INFO", "handlers": ["console"], "propagate": True}
+    return {
+        **LOGGING_CONFIG_DEFAULTS,
+        "loggers": {**LOGGING_CONFIG_DEFAULTS["loggers"], "audit": audit_trail},
+        "formatters": {"generic": formatter, "access": LOGGING_CONFIG_DEFAULTS["formatters"]["access"]},
+    }

@@ -1,0 +1,234 @@
+"""What a developer starts, really run: scripts/run in a copy of the tree, and tools.local_mongo under it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import PASSWORD
+from tests.processes import Command, Process, descendants, running, until
+from tools import local_mongo
+from tools.local_mongo import MongoFailed, free_port
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+
+CHECKOUT = Path(__file__).parent.parent
+LOCK = "requirements-dev.txt"
+ALICE = {"username": "alice", "password": PASSWORD}
+# Sanic's worker, its reloader, and the process that holds their states.
+SPAWNED = 3
+# As outside of the suite: no settings, no PYTHONPATH into the checkout.
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith(("APP_", "PYTHONPATH"))},
+    "VENV": sys.prefix,
+    "no_proxy": "127.0.0.1",
+}
+
+
+def copy_tree(folder: Path) -> Path:
+    """Copy what git has, or would have, of this checkout."""
+    # scripts/environment makes a venv anew that was made from another lock, and the suite is running in this one.
+    assert (Path(sys.prefix) / LOCK).read_bytes() == (CHECKOUT / LOCK).read_bytes(), "run scripts/test"
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    for name in subprocess.check_output(listing, cwd=CHECKOUT, text=True).split("\0"):  # noqa: S603
+        if (CHECKOUT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, folder / name)
+    return folder
+
+
+class Newcomer:
+    """Somebody with a fresh copy of the tree, who starts scripts/run in it again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = copy_tree(folder)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.config = folder / "instance" / "application.cfg"
+        self._server: Command | None = None
+
+    def start(self, *, terminal: bool = False) -> Command:
+        """Start it, and wait for nothing."""
+        self.close()
+        command = ["scripts/run", f"--port={self.port}"]
+        self._server = Command(command, cwd=self.folder, env=ENVIRONMENT, terminal=terminal)
+        return self._server
+
+    def serve(self, *, terminal: bool = False) -> Command:
+        """Have it running and saying so, in a terminal or not; start it if it is not so already."""
+        server = self._server
+        if server is None or server.exit_code is not None or bool(server.terminal) != terminal:
+            server = self.start(terminal=terminal)
+        server.wait_for(f"{self.url}/health/ready")
+        until(lambda: "To try it" in server.output, "word of it")
+        return server
+
+    def post(self, path: str) -> int:
+        """Send alice's credentials and return the status."""
+        return httpx.post(f"{self.url}{path}", json=ALICE, trust_env=False, timeout=20).status_code
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        if self._server:
+            self._server.close()
+            self._server = None
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
+    """Start scripts/run for the first time, in a terminal, and register alice, whom every later start must know."""
+    with closing(Newcomer(tmp_path_factory.mktemp("tree"))) as newcomer:
+        newcomer.serve(terminal=True)
+        assert newcomer.post("/users/registration") == 201
+        yield newcomer
+
+
+def spawned(family: set[Process]) -> list[Process]:
+    """Return Sanic's children."""
+    return [process for process in family if "spawn_main" in process.command]
+
+
+def ctrl_c(server: Command) -> None:
+    """Press it; the terminal sends SIGINT to every process of the foreground group."""
+    assert server.terminal
+    server.terminal.type(b"\x03")
+
+
+def terminate(server: Command) -> None:
+    server.send(signal.SIGTERM)
+
+
+def kill_parent(server: Command) -> None:
+    server.send(signal.SIGKILL)
+
+
+def kill_main(server: Command) -> None:
+    """Kill Sanic's main process."""
+    (main,) = (process for process in descendants(server.pid) if "tools.dev_server" in process.command)
+    os.kill(main.pid, signal.SIGKILL)
+
+
+def test_the_first_start_makes_a_random_secret_that_only_its_owner_reads(newcomer: Newcomer) -> None:
+    assert stat.S_IMODE(newcomer.config.stat().st_mode) == 0o600
+    assert re.fullmatch(r"JWT_SECRET_KEY = '[\w-]{64}'\n", newcomer.config.read_text())
+
+
+def test_the_lines_it_prints_can_be_pasted(newcomer: Newcomer) -> None:
+    """They register, show the secret to whoever has the token, and refuse it to others."""
+    if not shutil.which("curl"):
+        pytest.skip("the lines call curl, which is not here")
+    server = newcomer.serve(terminal=True)
+    assert f"{newcomer.url} and its documentation at {newcomer.url}/docs" in server.output
+    token, allowed, refused = [line for line in server.output.splitlines() if line.startswith(("TOKEN=$(curl", "curl"))]
+    script = f"{token}\n{allowed}\necho\n{refused}"
+    with running(["bash", "-c", script], cwd=newcomer.folder, env=ENVIRONMENT) as shell:
+        assert shell.wait() == 0
+        secret, problem = shell.output.splitlines()
+    assert secret == '{"Hello":"Secret!"}'
+    assert json.loads(problem)["status"] == 401
+
+
+def test_a_second_start_beside_the_first_names_the_data_in_use(newcomer: Newcomer) -> None:
+    newcomer.serve(terminal=True)
+    with running(["scripts/run", f"--port={free_port()}"], cwd=newcomer.folder, env=ENVIRONMENT) as second:
+        assert second.wait() == 1
+        (line,) = second.output.splitlines()
+    assert "instance/mongodb" in line
+    assert newcomer.post("/auth") == 200
+
+
+@pytest.mark.parametrize("port", ["taken", "0", "65536"])
+def test_a_port_that_cannot_be_had_is_one_line(newcomer: Newcomer, tmp_path: Path, port: str) -> None:
+    """And nothing is left running."""
+    newcomer.serve(terminal=True)
+    number = newcomer.port if port == "taken" else port
+    with running(["scripts/run", f"--port={number}"], cwd=copy_tree(tmp_path), env=ENVIRONMENT) as run:
+        assert run.wait() != 0
+        *_usage, line = run.output.splitlines()
+        assert "port" in line
+        assert "Traceback" not in run.output
+        assert not run.family()
+
+
+@pytest.mark.parametrize(
+    ("end", "exit_code"),
+    [(ctrl_c, 0), (terminate, 0), (kill_parent, -signal.SIGKILL), (kill_main, 128 + signal.SIGKILL)],
+)
+def test_however_it_ends_nothing_is_left_but_the_data(
+    newcomer: Newcomer, end: Callable[[Command], None], exit_code: int
+) -> None:
+    """No process goes on, the port is free, and the next start has the same secret and the same users."""
+    server = newcomer.serve(terminal=end is ctrl_c)
+    secret = newcomer.config.read_bytes()
+    until(lambda: len(spawned(server.family())) == SPAWNED, "Sanic's children")
+    family = server.family()
+    assert any("/mongod " in process.command for process in family)
+    end(server)
+    assert server.wait() == exit_code
+    assert "Traceback" not in server.output
+    until(lambda: not any(process.runs() for process in family | server.family()), "the end of every process")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(newcomer.url, trust_env=False)
+    newcomer.serve()
+    assert newcomer.config.read_bytes() == secret
+    assert newcomer.post("/auth") == 200
+
+
+@pytest.mark.parametrize("end", [ctrl_c, terminate, kill_parent])
+def test_stopped_while_it_starts_it_does_not_wait_for_ever(newcomer: Newcomer, end: Callable[[Command], None]) -> None:
+    """Sanic alone would wait for workers that it has ended already."""
+    server = newcomer.start(terminal=end is ctrl_c)
+    until(lambda: len(spawned(server.family())) == SPAWNED, "Sanic's children")
+    end(server)
+    server.wait()
+    until(lambda: not server.family(), "the end of every process")
+
+
+def run_with_mongo(*command: str) -> tuple[int, str]:
+    """Run a command under tools.local_mongo; return its exit code and what it wrote."""
+    with running([sys.executable, "-m", "tools.local_mongo", *command], cwd=CHECKOUT) as run:
+        return run.wait(), run.output
+
+
+def test_ctrl_c_while_mongodb_starts_is_quiet() -> None:
+    with running([sys.executable, "-m", "tools.local_mongo", "--", "sleep", "60"], cwd=CHECKOUT) as run:
+        until(lambda: descendants(run.pid), "mongod")
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait() == 128 + signal.SIGINT
+        until(lambda: not run.family(), "the end of every process")
+        assert run.output == ""
+
+
+@pytest.mark.parametrize(("parent", "exit_code"), [("os.getppid()", 0), ("0", -signal.SIGTERM)])
+def test_a_process_whose_parent_has_gone_already_ends(parent: str, exit_code: int) -> None:
+    """Whoever has adopted it; on a desktop that is seldom the process with the number 1."""
+    program = f"import os; from tools.processes import die_with_parent; die_with_parent({parent})"
+    with running([sys.executable, "-c", program], cwd=CHECKOUT) as orphan:
+        assert orphan.wait() == exit_code
+
+
+def test_local_mongo_ends_as_its_command_does() -> None:
+    assert run_with_mongo("--", "sh", "-c", "echo $APP_MONGO_URI; exit 7")[0] == 7
+
+
+def test_local_mongo_without_a_command_explains_itself() -> None:
+    code, output = run_with_mongo()
+    assert code == 2
+    assert output.startswith("usage: python -m tools.local_mongo")
+
+
+def test_a_missing_mongod_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(local_mongo, "BUNDLES", ("not_installed.db",))
+    with pytest.raises(MongoFailed, match="no mongod on PATH"):
+        local_mongo.mongod_path()

@@ -1,0 +1,185 @@
+"""Sanic's own command line, really run: two workers behave as one service."""
+
+import os
+import secrets
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Barrier
+
+import httpx
+import pytest
+from pymongo import MongoClient
+
+from tests.conftest import PASSWORD, Document
+from tests.processes import Command, holder, running, until
+from tools.local_mongo import free_port
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes and their sockets are looked up in /proc")
+
+CHECKOUT = Path(__file__).parent.parent
+SANIC = str(Path(sys.prefix) / "bin" / "sanic")
+WORKERS = 2
+PARALLEL = 30
+
+
+def environment(mongo_uri: str) -> dict[str, str]:
+    """Return the variables of a service with settings of its own."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("APP_")}
+    return others | {
+        "APP_ENV": "testing",
+        "APP_JWT_SECRET_KEY": secrets.token_urlsafe(48),
+        "APP_MONGO_URI": mongo_uri,
+        "APP_REGISTRATIONS_PER_ADDRESS": "1000/minute",  # everybody here has the same address
+    }
+
+
+def new_name() -> str:
+    return f"alice-{secrets.token_hex(6)}"
+
+
+class Connection:
+    """A connection to the service, kept open, so that one worker answers everything that is asked on it."""
+
+    def __init__(self, server: Command, port: int) -> None:
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20)
+        stream = self("GET", "/tests/hello").extensions["network_stream"]
+        _, own_port = stream.get_extra_info("client_addr")
+        worker = holder(server.family(), port, own_port)
+        assert worker, "somebody has just answered on this connection"
+        self.worker = worker.pid
+
+    def __call__(
+        self, method: str, path: str, *, token: str | None = None, body: Document | None = None
+    ) -> httpx.Response:
+        """Send one request."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return self._http.request(method, path, headers=headers, json=body)
+
+    def register(self, username: str) -> httpx.Response:
+        """Ask for an account."""
+        return self("POST", "/users/registration", body={"username": username, "password": PASSWORD})
+
+    def secret(self, token: str) -> int:
+        """Return the status that /tests/secret answers."""
+        return self("GET", "/tests/secret", token=token).status_code
+
+    def close(self) -> None:
+        """Hang up."""
+        self._http.close()
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service with several workers, on a database of its own that was empty at the start."""
+
+    server: Command
+    port: int
+    mongo_uri: str
+
+
+@pytest.fixture(scope="module")
+def service(mongo_uri: str) -> Iterator[Service]:
+    """Run two workers for the whole module."""
+    port, uri = free_port(), f"{mongo_uri}_workers"
+    command = [SANIC, "app", f"--workers={WORKERS}", f"--port={port}"]
+    with MongoClient[Document](uri) as client:
+        with running(command, cwd=CHECKOUT, env=environment(uri)) as server:
+            server.wait_for(f"http://127.0.0.1:{port}/tests/hello")
+            yield Service(server, port, uri)
+        client.drop_database(client.get_default_database())
+
+
+@pytest.fixture
+def connect(service: Service) -> Iterator[Callable[[int], list[Connection]]]:
+    """Give a way to open so many connections or some more, until every worker has accepted one."""
+    with ExitStack() as open_ones:
+
+        def connect(number: int) -> list[Connection]:
+            connections: list[Connection] = []
+
+            def enough() -> bool:
+                connections.append(open_ones.enter_context(closing(Connection(service.server, service.port))))
+                return len(connections) >= number and len({connection.worker for connection in connections}) == WORKERS
+
+            until(enough, "connections accepted by every worker")
+            return connections
+
+        yield connect
+
+
+@pytest.fixture
+def here(connect: Callable[[int], list[Connection]]) -> Connection:
+    """Connect to one worker."""
+    return connect(1)[0]
+
+
+@pytest.fixture
+def there(connect: Callable[[int], list[Connection]], here: Connection) -> Connection:
+    """Connect to another worker."""
+    return next(connection for connection in connect(WORKERS) if connection.worker != here.worker)
+
+
+def test_all_workers_prepare_an_empty_database_at_once(service: Service, there: Connection) -> None:
+    """Without an error, and the index that keeps names unique is there."""
+    assert there.worker, "so both have started"
+    with MongoClient[Document](service.mongo_uri) as client:
+        indexes = client.get_default_database()["users"].index_information().values()
+    assert [index["unique"] for index in indexes if index["key"] == [("canonical_name", 1)]] == [True]
+    assert "ERROR" not in service.server.output
+
+
+def test_of_parallel_registrations_of_one_name_one_succeeds(
+    connect: Callable[[int], list[Connection]],
+) -> None:
+    """Whichever worker they reach."""
+    connections = connect(PARALLEL)
+    name, start = new_name(), Barrier(len(connections))
+
+    def register(connection: Connection) -> int:
+        start.wait()
+        return connection.register(name).status_code
+
+    with ThreadPoolExecutor(len(connections)) as pool:
+        statuses = Counter(pool.map(register, connections))
+    assert statuses == {201: 1, 409: len(connections) - 1}
+
+
+def test_tokens_of_one_worker_hold_on_the_other(here: Connection, there: Connection) -> None:
+    tokens = here.register(new_name()).json()
+    assert there.secret(tokens["access_token"]) == 200
+    refreshed = there("POST", "/auth/refresh", body={"refresh_token": tokens["refresh_token"]})
+    assert refreshed.status_code == 200
+    assert here.secret(refreshed.json()["access_token"]) == 200
+
+
+def test_a_logout_shows_on_every_worker_within_two_seconds(here: Connection, there: Connection) -> None:
+    token = here.register(new_name()).json()["access_token"]
+    assert (here.secret(token), there.secret(token)) == (200, 200)
+    assert here("POST", "/auth/logout", token=token).status_code == 204
+    assert here.secret(token) == 401
+    until(lambda: there.secret(token) == 401, "the logout on the other worker", seconds=2)
+
+
+def test_one_worker_serves_with_reload(mongo_uri: str) -> None:
+    """The command of the README."""
+    port = free_port()
+    command = [SANIC, "app:create_app", "--dev", f"--port={port}"]
+    with running(command, cwd=CHECKOUT, env=environment(f"{mongo_uri}_workers")) as server:
+        server.wait_for(f"http://127.0.0.1:{port}/health/ready")
+        hello = httpx.get(f"http://127.0.0.1:{port}/tests/hello", trust_env=False)
+    assert (hello.status_code, hello.json()) == (200, {"Hello": "World!"})
+
+
+def test_asked_to_stop_everything_ends(service: Service) -> None:
+    """The module's last test: it ends the service that the others share."""
+    family = service.server.family()
+    assert len(family) > WORKERS
+    service.server.send(signal.SIGTERM)
+    assert service.server.wait() == 0
+    until(lambda: not service.server.family(), "the end of every process")
