@@ -108,6 +108,16 @@ def terminate(server: Command) -> None:
     server.send(signal.SIGTERM)
 
 
+def interrupt(server: Command) -> None:
+    """Tell the parent alone, as `kill -INT` does."""
+    server.send(signal.SIGINT)
+
+
+def interrupt_group(server: Command) -> None:
+    """Tell the whole group without a terminal, as another program does."""
+    os.killpg(server.pid, signal.SIGINT)
+
+
 def kill_parent(server: Command) -> None:
     server.send(signal.SIGKILL)
 
@@ -162,7 +172,14 @@ def test_a_port_that_cannot_be_had_is_one_line(newcomer: Newcomer, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("end", "exit_code"),
-    [(ctrl_c, 0), (terminate, 0), (kill_parent, -signal.SIGKILL), (kill_main, 128 + signal.SIGKILL)],
+    [
+        (ctrl_c, 0),
+        (interrupt, 0),
+        (interrupt_group, 0),
+        (terminate, 0),
+        (kill_parent, -signal.SIGKILL),
+        (kill_main, 128 + signal.SIGKILL),
+    ],
 )
 def test_however_it_ends_nothing_is_left_but_the_data(
     newcomer: Newcomer, end: Callable[[Command], None], exit_code: int

@@ -1,6 +1,7 @@
 """Serve with reload and tell how to use it once it is ready: python -m tools.dev_server [--port 8000]."""
 
 import argparse
+import math
 import os
 import secrets
 import signal
@@ -20,6 +21,7 @@ from sanic.worker.manager import WorkerManager
 from tools.processes import die_with_parent
 
 HOST = "127.0.0.1"
+SAME_SIGNAL_SECONDS = 0.5
 MAIN_PID = "DEV_SERVER_PID"
 HINTS = """
   The service is at {url} and its documentation at {url}/docs. To try it, paste these lines:
@@ -35,6 +37,7 @@ class Manager(WorkerManager):
     """Sanic's manager of worker processes, with the ways out that it lacks."""
 
     started = threading.Event()
+    told = -math.inf
 
     def wait_for_ack(self) -> None:
         """Wait until every worker has started."""
@@ -43,6 +46,10 @@ class Manager(WorkerManager):
 
     def shutdown_signal(self, number: int, frame: FrameType | None) -> None:
         """Stop gracefully; while the workers start, at once, because Sanic would wait for them for ever."""
+        now, before = time.monotonic(), self.told
+        self.told = now
+        if now - before < SAME_SIGNAL_SECONDS:
+            return  # once to the whole group and once passed on; Sanic would take the second for impatience
         if self.started.is_set():
             super().shutdown_signal(number, frame)
         else:

@@ -173,7 +173,7 @@ def run(command: Sequence[str], environment: dict[str, str]) -> int:
     def forward(number: int, _: FrameType | None) -> None:
         if child is None:
             early.append(number)
-        elif number != signal.SIGINT:  # which the terminal sends to the whole group, so also to the child
+        elif number != signal.SIGINT or not sys.stdin.isatty():  # a terminal tells the whole group, so also the child
             child.send_signal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
