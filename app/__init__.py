@@ -1,6 +1,8 @@
 """The service: where its parts meet."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from limits.aio.storage import MemoryStorage
 from pymongo.errors import PyMongoError
@@ -9,7 +11,7 @@ from sanic.config import DEFAULT_CONFIG
 from sanic.config import Config as SanicConfig
 from sanic.log import logger
 
-from app import docs, logs
+from app import commands, docs, logs
 from app.background import repeat
 from app.context import App, Context
 from app.database import Database
@@ -62,6 +64,15 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
     async def stop(app: App) -> None:
         await _close(app.ctx)
 
+    @asynccontextmanager
+    async def services() -> AsyncIterator[Context]:
+        await _open(app.ctx, config, keys)
+        try:
+            yield app.ctx
+        finally:
+            await _close(app.ctx)
+
+    commands.register(app, services)
     return app
 
 

@@ -1,6 +1,7 @@
 """The shapes on the wire, in and out."""
 
 import json
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
 
@@ -13,6 +14,7 @@ from app.models.users import User
 
 FIELD_NAME_LENGTH = 64  # how much of an unknown field's name an answer repeats
 
+USERNAME = re.compile(r"[A-Za-z0-9._-]{3,64}", re.ASCII)
 Username = Annotated[str, StringConstraints(min_length=3, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 # Length and strength are checked after normalisation, where the rules are; this only bounds the work.
 Password = Annotated[str, Field(max_length=1024, description="Any Unicode text of at most 256 characters.")]

@@ -118,7 +118,7 @@ class Command:
     ) -> None:
         self._file = tempfile.NamedTemporaryFile(buffering=0)  # noqa: SIM115 - closed by close()
         self.terminal = Terminal(self._file.file) if terminal else None
-        self._process = subprocess.Popen(  # noqa: S603 - the tests' own commands
+        self._process = subprocess.Popen(
             self.terminal.attached(command) if self.terminal else command,
             cwd=cwd,
             env=env,

@@ -40,7 +40,7 @@ def copy_tree(folder: Path) -> Path:
     # scripts/environment makes a venv anew that was made from another lock, and the suite is running in this one.
     assert (Path(sys.prefix) / LOCK).read_bytes() == (CHECKOUT / LOCK).read_bytes(), "run scripts/test"
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    for name in subprocess.check_output(listing, cwd=CHECKOUT, text=True).split("\0"):  # noqa: S603
+    for name in subprocess.check_output(listing, cwd=CHECKOUT, text=True).split("\0"):
         if (CHECKOUT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(CHECKOUT / name, folder / name)

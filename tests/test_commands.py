@@ -1,0 +1,111 @@
+"""Administration on the command line."""
+
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from config import Config
+from tests.conftest import PASSWORD, Actor, Service
+
+Document = dict[str, Any]
+SANIC = str(Path(sys.executable).with_name("sanic"))
+
+
+@pytest.fixture
+def environment(config: Config) -> dict[str, str]:
+    """Give the environment in which the commands meet the service's own database."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("APP_")}
+    return {
+        **kept,
+        "APP_ENV": "testing",
+        "APP_JWT_SECRET_KEY": config.JWT_SECRET_KEY,
+        "APP_MONGO_URI": config.MONGO_URI,
+        "APP_MONGO_TIMEOUT_SECONDS": "2",
+    }
+
+
+def run(environment: dict[str, str], *words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    """Run `sanic app exec ...`."""
+    command = [SANIC, "app:create_app", "exec", *words]
+    return subprocess.run(
+        command, env=environment, input=typed, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_the_first_administrator_comes_from_the_command_line(service: Service, environment: dict[str, str]) -> None:
+    name = f"root-{secrets.token_hex(4)}"
+    made = run(environment, "create-admin", f"--username={name}", typed=f"{PASSWORD}\n")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert f"{name} is an administrator" in made.stdout
+    assert PASSWORD not in made.stdout
+    admin = Actor(service, name, {}).log_in()
+    assert admin.get("/users").status_code == 200
+    again = run(environment, "create-admin", f"--username={name.upper()}", typed=f"{PASSWORD}\n")
+    assert (again.returncode, again.stderr.strip()) == (1, f"another user is named {name.upper()}")
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "code", "says"),
+    [
+        (("create-admin",), PASSWORD, 2, "--username=... is needed"),
+        (("create-admin", "--username=a b"), PASSWORD, 1, "ASCII letters"),
+        (("create-admin", "--username=somebody-new"), "short", 1, "at least 8 characters"),
+        (("create-admin", "--username=somebody-new"), "", 1, "at least 8 characters"),
+        (("create-admin", "--username=somebody-new"), "password123", 1, "most common"),
+        (("disable-user", "--username=nobody-there"), "", 1, "there is no user named nobody-there"),
+        (("end-sessions",), "", 2, "--username=... is needed"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    service: Service, environment: dict[str, str], words: tuple[str, ...], typed: str, code: int, says: str
+) -> None:
+    assert service("GET", "/health/live").status_code == 200
+    refused = run(environment, *words, typed=typed)
+    assert refused.returncode == code
+    assert says in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_disabling_and_enabling_a_user(
+    service: Service, environment: dict[str, str], alice: Actor, database: Database[Document]
+) -> None:
+    credentials = {"username": alice.username, "password": alice.password}
+    assert run(environment, "disable-user", f"--username={alice.username}").returncode == 0
+    service.run(service.app.ctx.revocations.catch_up())
+    assert alice.secret == 401
+    assert alice.refresh().status_code == 401
+    assert service("POST", "/auth", json=credentials).status_code == 401
+    assert run(environment, "enable-user", f"--username={alice.username.upper()}").returncode == 0
+    assert alice.log_in().secret == 200
+    user = database.users.find_one({"username": alice.username})
+    assert user
+    assert "ending" not in user
+
+
+def test_ending_all_sessions_of_a_user(service: Service, environment: dict[str, str], alice: Actor) -> None:
+    ended = run(environment, "end-sessions", f"--username={alice.username}")
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, f"all sessions of {alice.username} are over")
+    service.run(service.app.ctx.revocations.catch_up())
+    assert alice.secret == 401
+    assert alice.log_in().secret == 200
+
+
+def test_listing_users(environment: dict[str, str], alice: Actor) -> None:
+    listed = run(environment, "list-users")
+    assert listed.returncode == 0
+    assert f"{alice.claims['sub']}\tuser\tenabled\t{alice.username}" in listed.stdout.splitlines()
+
+
+def test_a_database_that_is_away_is_one_line(environment: dict[str, str]) -> None:
+    away = {**environment, "APP_MONGO_URI": "mongodb://127.0.0.1:9/x", "APP_MONGO_TIMEOUT_SECONDS": "0.3"}
+    for words in (("list-users",), ("create-admin", "--username=somebody-new")):
+        refused = run(away, *words, typed=PASSWORD)
+        assert refused.returncode == 1
+        assert "MONGO_URI" in refused.stderr
+        assert "Traceback" not in refused.stderr
