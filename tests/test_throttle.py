@@ -1,0 +1,224 @@
+"""Throttling: guesses run out, owners do not suffer, and nobody learns anything from it."""
+
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from pymongo.database import Database
+
+from app.caller import origin
+from config import Config
+from tests.conftest import PASSWORD, Actor, Service
+
+Document = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def proxied(config: Config) -> Iterator[Service]:
+    """Run the service behind a proxy, with the limits of the contract."""
+    limits = {"LOGIN_FAILURES_PER_ADDRESS": "100/15minutes", "REGISTRATIONS_PER_ADDRESS": "20/minute"}
+    with Service(config.model_copy(update={**limits, "PROXIES_COUNT": 1})) as service:
+        yield service
+
+
+@pytest.fixture
+def carol(proxied: Service) -> Actor:
+    """Register carol, whose usual address is her own."""
+    name, home = f"Carol-{secrets.token_hex(4)}", address()
+    registered = send(proxied, "/users/registration", home, {"username": name, "password": PASSWORD})
+    assert registered.status_code == 201, registered.text
+    carol = Actor(proxied, name, registered.json())
+    assert log_in(proxied, home, name).status_code == 200
+    carol.home = home  # type: ignore[attr-defined]
+    return carol
+
+
+def address() -> str:
+    """Give an address that nobody else has used."""
+    return f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.{secrets.randbelow(256)}"
+
+
+def send(service: Service, path: str, origin: str, body: Document, token: str | None = None) -> httpx.Response:
+    return service("POST", path, token=token, json=body, headers={"X-Forwarded-For": origin})
+
+
+def log_in(service: Service, origin: str, username: str, password: str = PASSWORD) -> httpx.Response:
+    return send(service, "/auth", origin, {"username": username, "password": password})
+
+
+def guess(service: Service, origin: str, username: str) -> int:
+    return log_in(service, origin, username, "a wrong password").status_code
+
+
+def let_pass(database: Database[Document], seconds: float) -> None:
+    """Age all counters."""
+    database.attempts.update_many({}, [{"$set": {"expireAt": {"$subtract": ["$expireAt", int(seconds * 1000)]}}}])
+
+
+def test_a_pair_runs_out_of_guesses_and_the_answer_says_for_how_long(
+    proxied: Service, carol: Actor, database: Database[Document]
+) -> None:
+    here = address()
+    assert [guess(proxied, here, carol.username) for _ in range(10)] == [401] * 10
+    refused = log_in(proxied, here, carol.username, "a wrong password")
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_attempts")
+    assert 890 <= int(refused.headers["retry-after"]) <= 900
+    let_pass(database, int(refused.headers["retry-after"]) - 3)
+    assert int(log_in(proxied, here, carol.username).headers["retry-after"]) in (1, 2, 3)
+    let_pass(database, 3)
+    assert log_in(proxied, here, carol.username).status_code == 200
+
+
+def test_the_right_password_under_throttle_is_no_oracle(proxied: Service, carol: Actor) -> None:
+    here = address()
+    for _ in range(10):
+        guess(proxied, here, carol.username)
+    right, wrong = log_in(proxied, here, carol.username), log_in(proxied, here, carol.username, "a wrong password")
+    assert (right.status_code, wrong.status_code) == (429, 429)
+    assert {**right.json(), "request_id": ""} == {**wrong.json(), "request_id": ""}
+
+
+def test_unknown_users_are_throttled_like_others(proxied: Service) -> None:
+    here, nobody = address(), f"nobody-{secrets.token_hex(4)}"
+    assert [guess(proxied, here, nobody) for _ in range(11)] == [401] * 10 + [429]
+
+
+def test_all_spellings_of_a_name_are_counted_together(proxied: Service, carol: Actor) -> None:
+    here, name = address(), carol.username
+    spellings = [name, name.lower(), name.upper()] * 4
+    assert [guess(proxied, here, spelling) for spelling in spellings] == [401] * 10 + [429] * 2
+
+
+def test_guesses_at_the_same_time_are_counted_before_they_are_verified(proxied: Service, carol: Actor) -> None:
+    body = {"username": carol.username, "password": "a wrong password"}
+    headers = {"X-Forwarded-For": address()}
+    answers = proxied.together(*(proxied.send("POST", "/auth", json=body, headers=headers) for _ in range(40)))
+    assert sorted(answer.status_code for answer in answers) == [401] * 10 + [429] * 30
+
+
+def test_every_route_that_verifies_a_password_shares_the_count(proxied: Service, carol: Actor) -> None:
+    here, token = address(), carol.tokens["access_token"]
+    change = {"current_password": "a wrong password", "new_password": "another good password"}
+    for number in range(10):
+        if number % 3 == 0:
+            assert guess(proxied, here, carol.username) == 401
+        elif number % 3 == 1:
+            assert send(proxied, "/users/me/password", here, change, token).status_code == 401
+        else:
+            body = {"current_password": "a wrong password"}
+            assert send(proxied, "/users/me/delete", here, body, token).status_code == 401
+    assert guess(proxied, here, carol.username) == 429
+    right = {"current_password": PASSWORD, "new_password": "another good password"}
+    assert send(proxied, "/users/me/password", here, right, token).status_code == 429
+    assert send(proxied, "/users/me/delete", here, {"current_password": PASSWORD}, token).status_code == 429
+    assert carol.secret == 200, "whoever is in stays in"
+
+
+def test_a_success_resets_the_pair_and_costs_nothing(
+    proxied: Service, carol: Actor, database: Database[Document]
+) -> None:
+    here = address()
+    for _ in range(3):
+        assert [guess(proxied, here, carol.username) for _ in range(9)] == [401] * 9
+        assert log_in(proxied, here, carol.username).status_code == 200
+    counts = [counter["count"] for counter in database.attempts.find({"_id": {"$regex": here}})]
+    assert counts == [27], "the address has its failures, not its successes; the pair has none"
+
+
+def test_an_address_runs_out_of_guesses_over_all_accounts(proxied: Service) -> None:
+    here = address()
+    statuses = [guess(proxied, here, f"nobody-{secrets.token_hex(4)}") for _ in range(101)]
+    assert statuses == [401] * 100 + [429]
+    assert guess(proxied, address(), f"nobody-{secrets.token_hex(4)}") == 401
+
+
+def test_an_account_runs_out_of_guesses_over_all_addresses_but_not_for_its_owner(
+    proxied: Service, carol: Actor
+) -> None:
+    """At most a hundred an hour, and the owner logs in where she usually does."""
+    statuses = [guess(proxied, address(), carol.username) for _ in range(103)]
+    assert statuses == [401] * 100 + [429] * 3
+    home = carol.home  # type: ignore[attr-defined]
+    assert log_in(proxied, home, carol.username).status_code == 200
+    assert log_in(proxied, address(), carol.username).status_code == 429
+    assert [guess(proxied, home, carol.username) for _ in range(11)] == [401] * 10 + [429]
+
+
+def test_one_address_cannot_use_up_an_accounts_guesses(proxied: Service, carol: Actor) -> None:
+    """What the pair's count refuses does not go into the account's, or one attacker could lock everyone out."""
+    here = address()
+    for _ in range(120):
+        guess(proxied, here, carol.username)
+    assert guess(proxied, here, carol.username) == 429
+    assert log_in(proxied, address(), carol.username).status_code == 200
+
+
+def test_registrations_are_limited_by_address(proxied: Service) -> None:
+    here = address()
+
+    def register() -> httpx.Response:
+        body = {"username": f"user-{secrets.token_hex(4)}", "password": PASSWORD}
+        return send(proxied, "/users/registration", here, body)
+
+    assert [register().status_code for _ in range(20)] == [201] * 20
+    refused = register()
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_attempts")
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+
+
+def test_without_a_configured_proxy_no_header_tells_the_address(service: Service, alice: Actor) -> None:
+    spoofed = {"X-Forwarded-For": "1.2.3.4", "X-Real-IP": "1.2.3.4", "Forwarded": "for=1.2.3.4"}
+    body = {"username": alice.username, "password": "a wrong password"}
+    statuses = [service("POST", "/auth", json=body, headers=spoofed).status_code for _ in range(11)]
+    assert statuses == [401] * 10 + [429]
+    assert alice.get("/auth/sessions").json()["sessions"][0]["address"] == "127.0.0.1"
+
+
+def test_behind_a_proxy_only_its_own_entry_counts(proxied: Service, carol: Actor) -> None:
+    """Entries to the left come from the client; what is no address is not believed."""
+    here = address()
+    for number in range(11):
+        headers = f"172.16.0.{number}, <script>, {here}"
+        assert guess(proxied, headers, carol.username) == (401 if number < 10 else 429)
+    assert guess(proxied, "not an address", f"nobody-{secrets.token_hex(4)}") == 401
+
+
+def test_an_ipv6_client_is_counted_by_its_network() -> None:
+    """Whoever has one address of a /64 has all of them."""
+    assert origin("2001:db8:1:2::1") == origin("2001:db8:1:2:ffff::9") == "2001:db8:1:2::/64"
+    assert origin("2001:db8:1:3::1") != origin("2001:db8:1:2::1")
+    assert origin("::ffff:10.0.0.1") == origin("10.0.0.1") == "10.0.0.1"
+    assert origin("unknown") == "unknown"
+
+
+def test_counters_leave_by_themselves(proxied: Service, carol: Actor, database: Database[Document]) -> None:
+    guess(proxied, address(), carol.username)
+    assert database.attempts.index_information()["expireAt_1"]["expireAfterSeconds"] == 0
+    latest = database.attempts.find_one(sort=[("expireAt", -1)])
+    assert latest
+    assert latest["expireAt"] <= datetime.now(UTC) + timedelta(hours=1)
+
+
+def test_one_worker_may_count_in_memory(config: Config, database: Database[Document]) -> None:
+    before = database.attempts.count_documents({})
+    with Service(config.model_copy(update={"THROTTLE_STORAGE": "memory"})) as alone:
+        nobody = {"username": f"nobody-{secrets.token_hex(4)}", "password": PASSWORD}
+        statuses = [alone("POST", "/auth", json=nobody).status_code for _ in range(11)]
+        assert statuses == [401] * 10 + [429]
+    assert database.attempts.count_documents({}) == before
+
+
+def test_a_full_queue_does_not_count_as_a_guess(
+    proxied: Service, carol: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = address()
+    with monkeypatch.context() as patched:
+        patched.setattr(proxied.app.ctx.passwords, "_free", proxied.app.ctx.passwords._free.__class__(0))
+        patched.setattr(proxied.app.ctx.passwords, "_queue", 0)
+        for _ in range(15):
+            busy = log_in(proxied, here, carol.username)
+            assert (busy.status_code, busy.json()["code"]) == (503, "hashing_busy")
+    assert log_in(proxied, here, carol.username).status_code == 200
