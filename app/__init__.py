@@ -26,7 +26,7 @@ from app.security.logins import Logins
 from app.security.passwords import Passwords
 from app.security.refresh_tokens import RefreshTokens
 from app.security.revocations import Revocations
-from app.security.throttle import Limits, Throttle, counters
+from app.security.throttle import Limits, Throttle
 from app.views import auth, hello, operations, users
 from config import Config, ConfigurationError, load
 
@@ -99,13 +99,8 @@ async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
         threads=config.PASSWORD_HASHING_THREADS,
         queue=config.PASSWORD_HASHING_QUEUE,
     )
-    storage = (
-        counters(config.MONGO_URI, ctx.database.name, timeout_seconds=config.MONGO_TIMEOUT_SECONDS)
-        if config.THROTTLE_STORAGE == "mongodb"
-        else MemoryStorage()
-    )
     ctx.throttle = Throttle(
-        storage,
+        MemoryStorage() if config.THROTTLE_STORAGE == "memory" else ctx.database.counters(),
         Limits(
             pair=config.LOGIN_FAILURES_PER_PAIR,
             account=config.LOGIN_FAILURES_PER_ACCOUNT,
@@ -144,7 +139,6 @@ async def _close(ctx: Context) -> None:
         task.cancel()
     await asyncio.gather(*ctx.background, return_exceptions=True)
     ctx.passwords.close()
-    ctx.throttle.close()
     await ctx.database.close()
 
 

@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import pymongo
 from bson.codec_options import CodecOptions
+from limits.aio.storage import MongoDBStorage
 from motor.motor_asyncio import AsyncIOMotorClient
 
 from app.models import sessions, users
 from app.models.collection import Collection
 
+CLOSE_SECONDS = 0.5
 DEFAULT_NAME = "sanic_api_demo"
 
 
@@ -17,6 +20,7 @@ class Database:
     """A worker's own connection. Open it on the loop that uses it; opening does not connect."""
 
     def __init__(self, uri: str, *, timeout_seconds: float) -> None:
+        self._uri = uri
         self._seconds = timeout_seconds
         milliseconds = int(timeout_seconds * 1000)
         self._client: AsyncIOMotorClient[Mapping[str, Any]] = AsyncIOMotorClient(
@@ -44,18 +48,27 @@ class Database:
         """Return the collection of locks."""
         return self._collection("locks", [])
 
-    @property
-    def name(self) -> str:
-        """The database's name."""
-        return str(self._database.name)
+    def counters(self) -> MongoDBStorage:
+        """Return where the limits package counts: in this database, through this client instead of one more."""
+        storage = MongoDBStorage(
+            self._uri, self._database.name, counter_collection_name="attempts", window_collection_name="windows"
+        )
+        storage.storage.close()
+        storage.storage = self._client
+        return storage
 
     async def ping(self) -> None:
         """Ask the primary for a sign of life. Raises pymongo's errors."""
         await self._client.admin.command("ping")
 
     async def close(self) -> None:
-        """Close every connection; in a thread, since the driver says good-bye to a server that may be gone."""
-        await asyncio.to_thread(self._client.close)
+        """Close every connection. The driver takes leave of the server, which may be gone, so not for long."""
+
+        def close() -> None:
+            with pymongo.timeout(CLOSE_SECONDS):
+                self._client.close()
+
+        await asyncio.to_thread(close)
 
     def _collection(self, name: str, indexes: Any) -> Collection:
         options: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)

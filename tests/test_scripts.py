@@ -113,11 +113,6 @@ def interrupt(server: Command) -> None:
     server.send(signal.SIGINT)
 
 
-def interrupt_group(server: Command) -> None:
-    """Tell the whole group without a terminal, as another program does."""
-    os.killpg(server.pid, signal.SIGINT)
-
-
 def kill_parent(server: Command) -> None:
     server.send(signal.SIGKILL)
 
@@ -175,7 +170,6 @@ def test_a_port_that_cannot_be_had_is_one_line(newcomer: Newcomer, tmp_path: Pat
     [
         (ctrl_c, 0),
         (interrupt, 0),
-        (interrupt_group, 0),
         (terminate, 0),
         (kill_parent, -signal.SIGKILL),
         (kill_main, 128 + signal.SIGKILL),

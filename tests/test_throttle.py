@@ -14,12 +14,17 @@ from config import Config
 from tests.conftest import PASSWORD, Actor, Service
 
 Document = dict[str, Any]
+GUESSES = 30
 
 
 @pytest.fixture(scope="module")
 def proxied(config: Config) -> Iterator[Service]:
-    """Run the service behind a proxy, with the limits of the contract."""
-    limits = {"LOGIN_FAILURES_PER_ADDRESS": "100/15minutes", "REGISTRATIONS_PER_ADDRESS": "20/minute"}
+    """Run the service behind a proxy; so many guesses as the contract allows would take too long."""
+    limits = {
+        "LOGIN_FAILURES_PER_ACCOUNT": f"{GUESSES}/hour",
+        "LOGIN_FAILURES_PER_ADDRESS": f"{GUESSES}/15minutes",
+        "REGISTRATIONS_PER_ADDRESS": "20/minute",
+    }
     with Service(config.model_copy(update={**limits, "PROXIES_COUNT": 1})) as service:
         yield service
 
@@ -130,17 +135,17 @@ def test_a_success_resets_the_pair_and_costs_nothing(
 
 def test_an_address_runs_out_of_guesses_over_all_accounts(proxied: Service) -> None:
     here = address()
-    statuses = [guess(proxied, here, f"nobody-{secrets.token_hex(4)}") for _ in range(101)]
-    assert statuses == [401] * 100 + [429]
+    statuses = [guess(proxied, here, f"nobody-{secrets.token_hex(4)}") for _ in range(GUESSES + 1)]
+    assert statuses == [401] * GUESSES + [429]
     assert guess(proxied, address(), f"nobody-{secrets.token_hex(4)}") == 401
 
 
 def test_an_account_runs_out_of_guesses_over_all_addresses_but_not_for_its_owner(
     proxied: Service, carol: Actor
 ) -> None:
-    """At most a hundred an hour, and the owner logs in where she usually does."""
-    statuses = [guess(proxied, address(), carol.username) for _ in range(103)]
-    assert statuses == [401] * 100 + [429] * 3
+    """At most so many an hour, and the owner logs in where she usually does."""
+    statuses = [guess(proxied, address(), carol.username) for _ in range(GUESSES + 3)]
+    assert statuses == [401] * GUESSES + [429] * 3
     home = carol.home  # type: ignore[attr-defined]
     assert log_in(proxied, home, carol.username).status_code == 200
     assert log_in(proxied, address(), carol.username).status_code == 429
@@ -150,7 +155,7 @@ def test_an_account_runs_out_of_guesses_over_all_addresses_but_not_for_its_owner
 def test_one_address_cannot_use_up_an_accounts_guesses(proxied: Service, carol: Actor) -> None:
     """What the pair's count refuses does not go into the account's, or one attacker could lock everyone out."""
     here = address()
-    for _ in range(120):
+    for _ in range(2 * GUESSES):
         guess(proxied, here, carol.username)
     assert guess(proxied, here, carol.username) == 429
     assert log_in(proxied, address(), carol.username).status_code == 200
@@ -200,6 +205,14 @@ def test_counters_leave_by_themselves(proxied: Service, carol: Actor, database: 
     latest = database.attempts.find_one(sort=[("expireAt", -1)])
     assert latest
     assert latest["expireAt"] <= datetime.now(UTC) + timedelta(hours=1)
+
+
+def test_the_limits_are_those_of_the_contract(config: Config) -> None:
+    defaults = {name: field.default for name, field in type(config).model_fields.items()}
+    assert defaults["LOGIN_FAILURES_PER_PAIR"] == "10/15minutes"
+    assert defaults["LOGIN_FAILURES_PER_ACCOUNT"] == "100/hour"
+    assert defaults["LOGIN_FAILURES_PER_ADDRESS"] == "100/15minutes"
+    assert defaults["REGISTRATIONS_PER_ADDRESS"] == "20/minute"
 
 
 def test_one_worker_may_count_in_memory(config: Config, database: Database[Document]) -> None:

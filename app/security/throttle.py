@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from limits import RateLimitItem, parse
-from limits.aio.storage import MongoDBStorage, Storage
+from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from app.errors import too_many_requests
@@ -36,22 +36,6 @@ class Attempt:
 def _key(username: str) -> str:
     """Name an account by all its spellings, in a length that any counter can have."""
     return hashlib.sha256(canonical(username).encode()).hexdigest()
-
-
-def counters(uri: str, database: str, *, timeout_seconds: float) -> Storage:
-    """Count in MongoDB, on the loop that is running. Connecting is left to the first count."""
-    milliseconds = int(timeout_seconds * 1000)
-    return MongoDBStorage(
-        uri,
-        database,
-        counter_collection_name="attempts",
-        window_collection_name="attempt_windows",
-        timeoutMS=milliseconds,
-        serverSelectionTimeoutMS=milliseconds,
-        connectTimeoutMS=milliseconds,
-        waitQueueTimeoutMS=milliseconds,
-        w="majority",
-    )
 
 
 class Throttle:
@@ -107,11 +91,6 @@ class Throttle:
     async def registration(self, address: str) -> None:
         """Count a registration from an address. Raises Problem 429."""
         await self._hit(self._registrations, "registration", address)
-
-    def close(self) -> None:
-        """Close the storage's connections, if it has any."""
-        if isinstance(self._storage, MongoDBStorage):
-            self._storage.storage.close()
 
     async def _hit(self, limit: RateLimitItem, *key: str, enforced: bool = True) -> None:
         allowed = await in_time(self._limiter.hit(limit, *key), self._seconds)
