@@ -93,7 +93,7 @@ def test_a_reused_token_is_written_down(trail: Trail, alice: Actor, database: Da
     alice.refresh()
     database.sessions.update_one({"_id": alice.claims["sid"]}, {"$set": {"rotations": []}})
     assert alice.refresh(first).status_code == 401
-    assert shown(trail.last()) == {"event": "refresh_token_reused", "session_id": alice.claims["sid"]}
+    assert shown(trail.last()) == told("refresh_token_reused", alice, alice.claims["sid"])
 
 
 def test_throttling_is_written_down_and_unknown_names_are_not(service: Service, trail: Trail) -> None:

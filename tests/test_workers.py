@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Barrier
 
 import httpx
+import jwt
 import pytest
 from pymongo import MongoClient
 
@@ -164,6 +165,66 @@ def test_a_logout_shows_on_every_worker_within_two_seconds(here: Connection, the
     assert here("POST", "/auth/logout", token=token).status_code == 204
     assert here.secret(token) == 401
     until(lambda: there.secret(token) == 401, "the logout on the other worker", seconds=2)
+
+
+def at_once(*calls: Callable[[], httpx.Response]) -> list[httpx.Response]:
+    """Make all calls at the same moment; each needs a connection of its own."""
+    start = Barrier(len(calls))
+
+    def call(one: Callable[[], httpx.Response]) -> httpx.Response:
+        start.wait()
+        return one()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(call, calls))
+
+
+NEW_PASSWORD = "a quite different sentence"
+ENDS: dict[str, Document | None] = {
+    "/auth/logout": None,
+    "/auth/logout-all": None,
+    "/users/me/password": {"current_password": PASSWORD, "new_password": NEW_PASSWORD},
+    "/users/me/delete": {"current_password": PASSWORD},
+}
+
+
+def race(end: str, here: Connection, there: Connection, elsewhere: Connection) -> list[Document]:
+    """End sessions on one worker while another refreshes and logs in; return all tokens that must be dead."""
+    name = new_name()
+    tokens = here.register(name).json()
+    ended, *others = at_once(
+        lambda: here("POST", end, token=tokens["access_token"], body=ENDS[end]),
+        lambda: there("POST", "/auth/refresh", body={"refresh_token": tokens["refresh_token"]}),
+        lambda: elsewhere("POST", "/auth", body={"username": name, "password": PASSWORD}),
+    )
+    assert ended.status_code in (200, 204), ended.text
+    handed_out = [tokens, *(answer.json() for answer in others if answer.status_code == 200)]
+    if "logout" in end:  # the login may have begun after it, which makes it a good one
+        handed_out = [one for one in handed_out if sid(one) == sid(tokens)]
+    return handed_out
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_what_ends_sessions_on_one_worker_wins_over_refreshes_and_logins_on_the_other(
+    here: Connection, there: Connection, connect: Callable[[int], list[Connection]], end: str
+) -> None:
+    """No token from before or by the race opens anything on either worker once two seconds have passed."""
+    elsewhere = connect(1)[-1]
+    dead = [tokens for _ in range(4) for tokens in race(end, here, there, elsewhere)]
+    workers = (here, there)
+    until(
+        lambda: all(worker.secret(tokens["access_token"]) == 401 for tokens in dead for worker in workers),
+        "the end on every worker",
+        seconds=2,
+    )
+    for tokens in dead:
+        assert there("POST", "/auth/refresh", body={"refresh_token": tokens["refresh_token"]}).status_code == 401
+
+
+def sid(tokens: Document) -> str:
+    """Name the session that the tokens speak for."""
+    claims: Document = jwt.decode(tokens["access_token"], options={"verify_signature": False})
+    return str(claims["sid"])
 
 
 def test_one_worker_serves_with_reload(mongo_uri: str) -> None:

@@ -65,6 +65,10 @@ class SessionOver(Exception):
 class TokenReused(Exception):
     """A refresh token was used again after its grace, so it is in two hands (RFC 9700 section 4.14.2)."""
 
+    def __init__(self, user_id: str) -> None:
+        super().__init__()
+        self.user_id = user_id
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -183,7 +187,7 @@ class Sessions:
         if rotations_ago <= len(rotated) and document["now"] - rotated[rotations_ago - 1] <= self._grace:
             return Session.from_document(document, counter + 1)
         await self.end(session_id, document["user_id"])
-        raise TokenReused
+        raise TokenReused(document["user_id"])
 
     def _expiry(self, created_at: str) -> dict[str, Any]:
         idle, absolute = {"$add": ["$$NOW", self._idle]}, {"$add": [created_at, self._absolute]}

@@ -75,9 +75,9 @@ class Logins:
             session = await self._sessions.rotate(session_id, counter)
         except SessionOver:
             raise token_refused("session_ended", "The session is over.") from None
-        except TokenReused:
+        except TokenReused as reused:
             self._revocations.add(session_id)
-            audit("refresh_token_reused", session_id=session_id)
+            audit("refresh_token_reused", user_id=reused.user_id, session_id=session_id)
             detail = "The refresh token was used before, so its session is over."
             raise token_refused("refresh_token_reused", detail) from None
         audit("refreshed", user_id=session.user_id, session_id=session.id)
