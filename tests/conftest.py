@@ -173,6 +173,13 @@ def alice(register: Callable[..., Actor]) -> Actor:
     return register()
 
 
+@pytest.fixture(scope="session")
+def resident(service: Service) -> Actor:
+    """Register somebody for tests that only look at a token; nobody logs her out."""
+    body = {"username": f"resident-{secrets.token_hex(6)}", "password": PASSWORD}
+    return Actor(service, body["username"], service("POST", "/users/registration", json=body).json())
+
+
 @pytest.fixture
 def bob(register: Callable[..., Actor]) -> Actor:
     """Register bob, who has nothing to do with alice."""
@@ -180,8 +187,8 @@ def bob(register: Callable[..., Actor]) -> Actor:
 
 
 @pytest.fixture
-def forge(config: Config, alice: Actor) -> Callable[..., str]:
-    """Give a way to sign a changed copy of alice's access token, by default with the right key.
+def forge(config: Config, resident: Actor) -> Callable[..., str]:
+    """Give a way to sign a changed copy of the resident's access token, by default with the right key.
 
     A claim or header of None is left out.
     """
@@ -193,7 +200,11 @@ def forge(config: Config, alice: Actor) -> Callable[..., str]:
         key: str = config.JWT_SECRET_KEY,
         algorithm: str = "HS256",
     ) -> str:
-        changed = {name: value for name, value in {**alice.claims, **(claims or {})}.items() if value is not None}
+        changed = {
+            name: value
+            for name, value in {**resident.claims, "jti": secrets.token_urlsafe(16), **(claims or {})}.items()
+            if value is not None
+        }
         header = {"typ": "at+jwt", "kid": key_id(config.JWT_SECRET_KEY.encode()), **(headers or {})}
         return jwt.PyJWS().encode(json.dumps(changed).encode(), key, algorithm, headers=header)
 

@@ -80,8 +80,8 @@ def test_the_algorithm_is_pinned(service: Service, forge: Forge, algorithm: str)
 
 
 @pytest.mark.parametrize("spelling", ["none", "None", "NONE", "nOnE", ""])
-def test_an_unsigned_token_is_refused(service: Service, alice: Actor, spelling: str) -> None:
-    payload = alice.tokens["access_token"].split(".")[1]
+def test_an_unsigned_token_is_refused(service: Service, resident: Actor, spelling: str) -> None:
+    payload = resident.tokens["access_token"].split(".")[1]
     header = encode({"alg": spelling, "typ": "at+jwt"})
     assert refused(service, f"{header}.{payload}.")
 
@@ -98,18 +98,18 @@ def test_what_is_no_token_is_refused(service: Service, token: str) -> None:
     assert (response.status_code, response.json()["code"]) == (401, "token_invalid")
 
 
-def test_tokens_are_taken_from_one_header_only(service: Service, alice: Actor) -> None:
-    token = alice.tokens["access_token"]
+def test_tokens_are_taken_from_one_header_only(service: Service, resident: Actor) -> None:
+    token = resident.tokens["access_token"]
     assert service("GET", f"/tests/secret?access_token={token}").status_code == 401
     assert service("GET", "/tests/secret", headers={"Cookie": f"access_token={token}"}).status_code == 401
     twice = [("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")]
     assert service("GET", "/tests/secret", headers=twice).status_code == 401
 
 
-def test_good_and_bad_tokens_take_turns_on_one_connection(service: Service, alice: Actor, bob: Actor) -> None:
+def test_good_and_bad_tokens_take_turns_on_one_connection(service: Service, resident: Actor, bob: Actor) -> None:
     """Nothing of one request stays for the next, whoever asks."""
     for _ in range(3):
-        assert alice.get("/auth/verify").json()["sub"] == alice.claims["sub"]
+        assert resident.get("/auth/verify").json()["sub"] == resident.claims["sub"]
         assert service("GET", "/tests/secret", token="x").status_code == 401
         assert bob.get("/auth/verify").json()["sub"] == bob.claims["sub"]
         assert service("GET", "/tests/secret").status_code == 401

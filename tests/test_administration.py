@@ -166,7 +166,7 @@ def test_a_disabled_administrator_does_not_count(admin: Actor, appoint: Callable
 def test_two_administrators_who_remove_each_other_leave_one(
     service: Service, appoint: Callable[[], Actor], database: Database[Document], how: str
 ) -> None:
-    for _ in range(5):
+    for _ in range(3):
         one, two = appoint(), appoint()
         database.users.update_many(
             {"access": Access.ADMIN, "username": {"$nin": [one.username, two.username]}}, {"$set": {"access": 1}}

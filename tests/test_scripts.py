@@ -178,9 +178,9 @@ def test_a_port_that_cannot_be_had_is_one_line(newcomer: Newcomer, tmp_path: Pat
 def test_however_it_ends_nothing_is_left_but_the_data(
     newcomer: Newcomer, end: Callable[[Command], None], exit_code: int
 ) -> None:
-    """No process goes on, the port is free, and the next start has the same secret and the same users."""
+    """No process goes on, the port is free; the next start, which is the next case's, has the same users."""
     server = newcomer.serve(terminal=end is ctrl_c)
-    secret = newcomer.config.read_bytes()
+    assert newcomer.post("/auth") == 200
     until(lambda: len(spawned(server.family())) == SPAWNED, "Sanic's children")
     family = server.family()
     assert any("/mongod " in process.command for process in family)
@@ -190,6 +190,10 @@ def test_however_it_ends_nothing_is_left_but_the_data(
     until(lambda: not any(process.runs() for process in family | server.family()), "the end of every process")
     with pytest.raises(httpx.ConnectError):
         httpx.get(newcomer.url, trust_env=False)
+
+
+def test_after_every_end_the_secret_and_the_users_are_there(newcomer: Newcomer) -> None:
+    secret = newcomer.config.read_bytes()
     newcomer.serve()
     assert newcomer.config.read_bytes() == secret
     assert newcomer.post("/auth") == 200
