@@ -11,7 +11,7 @@ from sanic.config import DEFAULT_CONFIG
 from sanic.config import Config as SanicConfig
 from sanic.log import logger
 
-from app import commands, docs, logs
+from app import commands, docs, extensions, logs
 from app.background import repeat
 from app.context import App, Context
 from app.database import Database
@@ -50,6 +50,7 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
         error_handler=ProblemHandler(),
         log_config=logs.configuration(config.LOG_FORMAT),
     )
+    extensions.enable(app, cors_origins=config.CORS_ORIGINS)
     docs.publish(app)
     keys = [key.encode() for key in (config.JWT_SECRET_KEY, *config.JWT_PREVIOUS_SECRET_KEYS)]
     initialize(app, keys[0])

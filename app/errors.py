@@ -1,5 +1,6 @@
 """Our refusals, and the one shape in which every error leaves: RFC 9457 problem details."""
 
+import json
 from http import HTTPStatus
 from typing import Any
 
@@ -8,8 +9,8 @@ from sanic import HTTPResponse, Request
 from sanic.exceptions import SanicException
 from sanic.handlers import ErrorHandler
 from sanic.log import error_logger
-from sanic.response import json
 
+from app.answers import answer
 from app.caller import request_id
 
 RETRY_SECONDS = 2
@@ -118,8 +119,7 @@ def problem_response(request: Request, problem: Problem) -> HTTPResponse:
     }
     if problem.errors is not None:
         body["errors"] = problem.errors
-    headers = {"Cache-Control": "no-store", **problem.headers}
-    return json(body, status=status, headers=headers, content_type="application/problem+json")
+    return answer(json.dumps(body).encode(), status, content_type="application/problem+json", headers=problem.headers)
 
 
 def store_is_away(error: Exception) -> bool:

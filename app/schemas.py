@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from sanic import HTTPResponse, Request
-from sanic.response import raw
 
+from app.answers import answer
 from app.errors import Problem, unprocessable
 from app.models.users import User
 
@@ -216,9 +216,8 @@ def read_query(request: Request[Any, Any], shape: type[Q]) -> Q:
 
 
 def write(shape: BaseModel, status: int = 200) -> HTTPResponse:
-    """Answer with this shape. What it says is meant for one client, so nothing on the way may keep it."""
-    body = shape.model_dump_json().encode()
-    return raw(body, status, {"Cache-Control": "no-store"}, content_type="application/json")
+    """Answer with this shape."""
+    return answer(shape.model_dump_json().encode(), status)
 
 
 def _check_content_type(request: Request[Any, Any]) -> None:

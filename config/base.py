@@ -1,5 +1,6 @@
 """Every setting once, with its unit and its reason."""
 
+import re
 from typing import Annotated, Literal
 
 from limits import parse
@@ -10,6 +11,7 @@ from pymongo.uri_parser import parse_uri
 EXAMPLE_JWT_SECRET_KEY = "replace-me-with-a-random-secret-of-at-least-32-bytes"
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key has at least 256 bits
 MIN_SECRET_VARIETY = 10  # distinct characters; hexadecimal random text of this length has 14 or more
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
 
 
 def check_rate(rate: str) -> str:
@@ -21,7 +23,15 @@ def check_rate(rate: str) -> str:
     return rate
 
 
+def check_origin(origin: str) -> str:
+    """Return an origin as browsers send it (RFC 6454), or *. Raises ValueError."""
+    if origin != "*" and not ORIGIN.fullmatch(origin):
+        raise ValueError("is no origin such as https://app.example.com")
+    return origin
+
+
 Seconds = Annotated[int, Field(gt=0)]
+Origin = Annotated[str, AfterValidator(check_origin)]
 Rate = Annotated[str, AfterValidator(check_rate)]
 
 
@@ -70,6 +80,7 @@ class Config(BaseModel):
     PASSWORD_HASHING_THREADS: Annotated[int, Field(ge=1, le=64)] = 2  # 19 MiB and one core each while they hash
     PASSWORD_HASHING_QUEUE: Annotated[int, Field(ge=0)] = 64  # how many may wait for a thread; beyond it 503
 
+    CORS_ORIGINS: list[Origin] = []  # whose scripts may call the service from a browser; empty: nobody's
     LOG_FORMAT: Literal["text", "json"] = "text"
 
     # Sanic's own. Its defaults take 100 MB of body and wait a minute for a silent client.

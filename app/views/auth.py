@@ -3,10 +3,10 @@
 from dataclasses import asdict
 
 from sanic import Blueprint, HTTPResponse
-from sanic.response import empty
 from sanic.views import HTTPMethodView
 from sanic_jwt import protected
 
+from app.answers import nothing
 from app.caller import address
 from app.context import Request, claims, client
 from app.docs import describe
@@ -69,7 +69,7 @@ class Logout(HTTPMethodView, attach=blueprint, uri="/logout"):
     async def post(self, request: Request) -> HTTPResponse:
         """End this session."""
         await request.app.ctx.logins.log_out(claims(request))
-        return empty()
+        return nothing()
 
 
 class LogoutAll(HTTPMethodView, attach=blueprint, uri="/logout-all"):
@@ -80,7 +80,7 @@ class LogoutAll(HTTPMethodView, attach=blueprint, uri="/logout-all"):
     async def post(self, request: Request) -> HTTPResponse:
         """End every session of this user."""
         await request.app.ctx.logins.log_out_everywhere(claims(request).sub)
-        return empty()
+        return nothing()
 
 
 class MySessions(HTTPMethodView, attach=blueprint, uri="/sessions"):
@@ -104,4 +104,4 @@ class MySession(HTTPMethodView, attach=blueprint, uri="/sessions/<session_id:[A-
         """End one of one's sessions."""
         if not await request.app.ctx.logins.end(session_id, claims(request).sub):
             raise not_found("None of your sessions that go on has this id.")
-        return empty()
+        return nothing()

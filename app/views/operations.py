@@ -1,13 +1,12 @@
 """What those who run the service ask it."""
 
 from sanic import Blueprint, HTTPResponse
-from sanic.response import json
 from sanic.views import HTTPMethodView
 
 from app.context import Request
 from app.docs import describe
 from app.errors import unavailable
-from app.schemas import Health
+from app.schemas import Health, write
 
 blueprint = Blueprint("operations", url_prefix="/health")
 
@@ -18,7 +17,7 @@ class Live(HTTPMethodView, attach=blueprint, uri="/live"):
     @describe(answers={200: Health})
     async def get(self, request: Request) -> HTTPResponse:
         """Tell that the process answers."""
-        return json({"status": "live"})
+        return write(Health(status="live"))
 
 
 class Ready(HTTPMethodView, attach=blueprint, uri="/ready"):
@@ -31,4 +30,4 @@ class Ready(HTTPMethodView, attach=blueprint, uri="/ready"):
         if ctx.revocations.stale():
             raise unavailable("revocations_stale", "The revocations have not been followed for too long.")
         await ctx.database.ping()
-        return json({"status": "ready"})
+        return write(Health(status="ready"))

@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable
 
 from sanic import Blueprint, HTTPResponse
-from sanic.response import empty
 from sanic.views import HTTPMethodView
 from sanic_jwt import protected, scoped
 
+from app.answers import nothing
 from app.caller import address, origin
 from app.context import Request, claims, client
 from app.docs import describe
@@ -88,7 +88,7 @@ class MyDeletion(HTTPMethodView, attach=blueprint, uri="/me/delete"):
         except ChangedMeanwhile:
             raise token_refused("session_ended", "The session ended while the account was being deleted.") from None
         audit("deleted", user_id=user.id)
-        return empty()
+        return nothing()
 
 
 class AllUsers(HTTPMethodView, attach=blueprint, uri=""):
@@ -145,7 +145,7 @@ class OneUser(HTTPMethodView, attach=blueprint, uri="/<user_id:[0-9a-f]{24}>"):
 
         await anyhow(request, user_id, delete)
         audit("deleted", user_id=user_id, by=claims(request).sub)
-        return empty()
+        return nothing()
 
 
 async def administrator(request: Request) -> None:
