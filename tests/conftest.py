@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import logging
 import os
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -24,6 +26,42 @@ from tools.local_mongo import free_port
 
 PASSWORD = "correct horse battery staple"
 Document = dict[str, Any]
+
+
+WORD = re.compile(r"[\w-]+(?:\.[\w-]+)*")
+
+
+class Leaks(logging.Handler):
+    """Remembers the secrets that the tests use, and every log line, to find the ones in the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.secrets: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Remember a line as any formatter may write it: message, traceback, and everything beside them."""
+        extra = {name: value for name, value in record.__dict__.items() if name not in ("msg", "args", "exc_info")}
+        self.lines.append(f"{logging.Formatter().format(record)} {extra!r}")
+
+    def remember(self, sent: Any) -> None:
+        """Remember the passwords and tokens of a body; short texts stand in many innocent lines."""
+        if isinstance(sent, dict):
+            secrets_in_it = (text for name, text in sent.items() if "password" in name or "token" in name)
+            self.secrets |= {text for text in secrets_in_it if isinstance(text, str) and len(text) >= 16}
+
+    def found(self) -> list[str]:
+        """Return the lines that tell a secret."""
+        phrases = {secret for secret in self.secrets if not WORD.fullmatch(secret)}
+        words = self.secrets - phrases
+        return [
+            line
+            for line in self.lines
+            if not words.isdisjoint(WORD.findall(line)) or any(phrase in line for phrase in phrases)
+        ]
+
+
+leaks = Leaks()
 
 
 class Service:
@@ -70,7 +108,11 @@ class Service:
         """Send one request from a coroutine."""
         if token is not None:
             options["headers"] = {**options.get("headers", {}), "Authorization": f"Bearer {token}"}
-        return await self._http.request(method, path, **options)
+        response = await self._http.request(method, path, **options)
+        leaks.remember(options.get("json"))
+        if response.status_code in (200, 201) and response.content.startswith(b"{"):
+            leaks.remember(response.json())
+        return response
 
 
 class Actor:
@@ -143,8 +185,13 @@ def config(mongo_uri: str) -> Config:
 def service(config: Config) -> Iterator[Service]:
     """Run the service for the whole session."""
     Sanic.test_mode = True
+    logging.getLogger().addHandler(leaks)
     with Service(config) as service:
         yield service
+    logging.getLogger().removeHandler(leaks)
+    assert leaks.secrets, "the tests have used secrets"
+    assert leaks.lines, "and the service has written down what happened"
+    assert not leaks.found(), "no line of the whole run tells a password or a token"
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pymongo.database import Database
 
 from app.logs import Json, Text, configuration
 from app.models.users import Access
-from tests.conftest import PASSWORD, Actor, Service
+from tests.conftest import PASSWORD, Actor, Leaks, Service
 
 Document = dict[str, Any]
 NEW = "a quite different sentence"
@@ -109,6 +109,20 @@ def test_the_request_id_leads_from_the_answer_to_the_line(service: Service, trai
     body = {"username": "nobody-for-the-request-id", "password": PASSWORD}
     answer = service("POST", "/auth", json=body, headers={"X-Request-ID": "trace-me"})
     assert answer.json()["request_id"] == trail.last()["request_id"] == "trace-me"
+
+
+def test_a_secret_in_a_line_would_be_found() -> None:
+    """Wherever in it: the whole run's lines are searched when it ends."""
+    for level, message, extra in (
+        (logging.INFO, "a secret text of some length", {}),
+        (logging.ERROR, "beside", {"facts": {"note": "a secret text of some length"}}),
+    ):
+        leaks = Leaks()
+        leaks.remember({"password": "a secret text of some length"})
+        entry = logging.LogRecord("any", level, "", 0, message, None, None)
+        entry.__dict__.update(extra)
+        leaks.handle(entry)
+        assert len(leaks.found()) == 1
 
 
 def record(**facts: Any) -> logging.LogRecord:

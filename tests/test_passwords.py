@@ -57,6 +57,17 @@ def test_right_wrong_and_nobodys() -> None:
     asyncio.run(story())
 
 
+def test_nobodys_password_costs_what_anybodys_costs() -> None:
+    """An unknown user is verified against a hash of the same parameters, once."""
+
+    async def story() -> None:
+        passwords = pool(queue=8)
+        stored = await passwords.hash(PASSWORD)
+        assert passwords._nobodys.rpartition("$")[0].rpartition("$")[0] == stored.rpartition("$")[0].rpartition("$")[0]
+
+    asyncio.run(story())
+
+
 def test_a_weaker_hash_is_replaced_on_the_way() -> None:
     """When parameters rise, or the hash is of another age."""
 
