@@ -1,10 +1,12 @@
 """The OpenAPI description: every route, as it is."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from config import Config
 from tests.conftest import Service
 
 Document = dict[str, Any]
@@ -30,6 +32,13 @@ ROUTES = {
     ("get", "/health/live"): "Tell that the process answers.",
     ("get", "/health/ready"): "Tell whether the service can serve: database reachable, revocations fresh.",
 }
+
+
+@pytest.fixture(scope="module")
+def service(config: Config) -> Iterator[Service]:
+    """Run an app of this module's own: the process describes only the one that was made last."""
+    with Service(config) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")
