@@ -11,7 +11,7 @@ from sanic.config import DEFAULT_CONFIG
 from sanic.config import Config as SanicConfig
 from sanic.log import logger
 
-from app import commands, docs, extensions, logs
+from app import commands, docs, extensions, logs, processes
 from app.background import repeat
 from app.context import App, Context
 from app.database import Database
@@ -50,6 +50,7 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
         error_handler=ProblemHandler(),
         log_config=logs.configuration(config.LOG_FORMAT),
     )
+    processes.supervise(app, drain_seconds=config.DRAIN_SECONDS, arrival_seconds=config.REQUEST_ARRIVAL_SECONDS)
     extensions.enable(app, cors_origins=config.CORS_ORIGINS)
     docs.publish(app)
     keys = [key.encode() for key in (config.JWT_SECRET_KEY, *config.JWT_PREVIOUS_SECRET_KEYS)]

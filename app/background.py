@@ -1,22 +1,41 @@
-"""Do something again and again, and say once when it begins to fail and when it works again."""
+"""What goes on beside the requests: things done again and again, and things begun that must be finished."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from pymongo.errors import PyMongoError
 from sanic.log import logger
 
+T = TypeVar("T")
+unfinished: set[asyncio.Task[Any]] = set()  # the loop itself holds tasks weakly
+
+
+async def whole(steps: Coroutine[Any, Any, T]) -> T:
+    """Take all steps, also when the client leaves after the first, which cancels its handler."""
+    task = asyncio.ensure_future(steps)
+    unfinished.add(task)
+    task.add_done_callback(_finished)
+    return await asyncio.shield(task)
+
+
+def _finished(task: asyncio.Task[Any]) -> None:
+    unfinished.discard(task)
+    if not task.cancelled():
+        task.exception()  # looked at, so that asyncio does not report it when nobody waits any more
+
 
 async def repeat(what: Callable[[], Awaitable[None]], *, seconds: float, name: str) -> None:
-    """Call `what` every so many seconds until cancelled; a database that is away is waited for."""
+    """Call `what` every so many seconds until cancelled; whatever goes wrong, the next time is another one."""
     failing = False
     while True:
         await asyncio.sleep(seconds)
         try:
             await what()
-        except PyMongoError as error:
+        except Exception as error:
             if not failing:
-                logger.error("%s: failing: %s", name, type(error).__name__)
+                unforeseen = None if isinstance(error, PyMongoError) else error
+                logger.error("%s: failing: %s", name, type(error).__name__, exc_info=unforeseen)
             failing = True
         else:
             if failing:

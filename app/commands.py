@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 refused or not possible with the reason on standard error,
 """
 
 import getpass
+import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -36,7 +37,7 @@ class Commands:
     async def create_admin(self, username: str = "") -> None:
         """Create an administrator; the password is asked for, or read from standard input."""
         _required("username", username)
-        if not USERNAME.fullmatch(username):
+        if not re.fullmatch(USERNAME, username):
             _exit("a username has 3 to 64 ASCII letters, digits, dots, underscores and hyphens")
         password = _password()
         async with self._opened() as ctx:
@@ -119,8 +120,8 @@ async def _changed(ctx: Context, username: str, *, disabled: bool) -> User:
     """Disable or enable a user as it is, however often others change it first."""
     while True:
         user = await _user(ctx, username)
-        if user.disabled == disabled:
-            return user
+        if not (user.disabled or disabled):
+            return user  # enabled already; whoever is disabled again may have sessions left from a first try
         try:
             return await ctx.logins.change(user, disabled=disabled)
         except LastAdmin:

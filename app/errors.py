@@ -1,10 +1,11 @@
 """Our refusals, and the one shape in which every error leaves: RFC 9457 problem details."""
 
 import json
+from asyncio import CancelledError
 from http import HTTPStatus
 from typing import Any
 
-from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, WriteConcernError
+from pymongo.errors import ConfigurationError, ConnectionFailure, ExecutionTimeout, OperationFailure, WriteConcernError
 from sanic import HTTPResponse, Request
 from sanic.exceptions import SanicException
 from sanic.handlers import ErrorHandler
@@ -126,7 +127,8 @@ def store_is_away(error: Exception) -> bool:
     """Tell whether the database, and not the request or this program, is to blame."""
     if isinstance(error, OperationFailure) and error.code in CANNOT_SERVE:
         return True
-    return isinstance(error, ConnectionFailure | ExecutionTimeout | WriteConcernError)
+    # The settings were checked at the start; what is left of configuration errors is that the name service is away.
+    return isinstance(error, ConnectionFailure | ConfigurationError | ExecutionTimeout | WriteConcernError)
 
 
 def as_problem(error: Exception) -> Problem:
@@ -151,7 +153,7 @@ class ProblemHandler(ErrorHandler):
         problem = as_problem(exception)
         if store_is_away(exception):
             error_logger.error("%s: database: %s", request_id(request), type(exception).__name__)
-        elif problem.status_code == 500:
+        elif problem.status_code == 500 and not isinstance(exception, CancelledError):  # whose client has left
             error_logger.error("%s: unforeseen", request_id(request), exc_info=exception)
         if request.stream is not None and problem.status_code in (408, 413, 503):
             # Sanic would wait for the rest of a body that may never come, and keep the connection for ever.

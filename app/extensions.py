@@ -12,7 +12,7 @@ from sanic_ext.extensions.openapi.extension import OpenAPIExtension
 
 CORS_MAX_AGE_SECONDS = 3600
 REQUEST_HEADERS = ["authorization", "content-type", "x-request-id"]
-RESPONSE_HEADERS = ["retry-after", "www-authenticate", "x-request-id"]
+RESPONSE_HEADERS = ["retry-after", "www-authenticate"]
 
 
 def enable(app: Sanic[Any, Any], *, cors_origins: list[str]) -> None:

@@ -1,7 +1,6 @@
 """The shapes on the wire, in and out."""
 
 import json
-import re
 from datetime import datetime
 from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
 
@@ -12,10 +11,12 @@ from app.answers import answer
 from app.errors import Problem, unprocessable
 from app.models.users import User
 
+ERRORS_TOLD = 20
+UNKNOWN = "Extra inputs are not permitted"
 FIELD_NAME_LENGTH = 64  # how much of an unknown field's name an answer repeats
 
-USERNAME = re.compile(r"[A-Za-z0-9._-]{3,64}", re.ASCII)
-Username = Annotated[str, StringConstraints(min_length=3, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+USERNAME = "^[A-Za-z0-9._-]{3,64}$"
+Username = Annotated[str, StringConstraints(pattern=USERNAME)]
 # Length and strength are checked after normalisation, where the rules are; this only bounds the work.
 Password = Annotated[str, Field(max_length=1024, description="Any Unicode text of at most 256 characters.")]
 
@@ -200,6 +201,9 @@ def read(request: Request[Any, Any], shape: type[B]) -> B:
     """Read the request's body in this shape. Raises Problem 400, 415 or 422."""
     _check_content_type(request)
     data = _parse(request.body)
+    unknown = [name for name in data if name not in shape.model_fields]
+    if len(unknown) > ERRORS_TOLD:  # pydantic would describe every one of a hundred thousand
+        raise unprocessable([{"field": _printable(name), "message": UNKNOWN} for name in unknown[:ERRORS_TOLD]])
     try:
         return shape.model_validate(data)
     except ValidationError as error:
@@ -259,6 +263,9 @@ def _unprocessable(error: ValidationError) -> Problem:
 
 
 def _field_error(detail: Any) -> dict[str, str]:
-    name = ".".join(map(str, detail["loc"]))[:FIELD_NAME_LENGTH]
-    # A lone surrogate in the name of an unknown field could not be sent back.
-    return {"field": name.encode("ascii", "backslashreplace").decode(), "message": detail["msg"]}
+    return {"field": _printable(".".join(map(str, detail["loc"]))), "message": detail["msg"]}
+
+
+def _printable(name: str) -> str:
+    """Shorten the name of a field nobody knows; a lone surrogate in it could not be sent back."""
+    return name[:FIELD_NAME_LENGTH].encode("ascii", "backslashreplace").decode()

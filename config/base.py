@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from limits import parse
+from limits import parse_many
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
@@ -17,9 +17,11 @@ ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
 def check_rate(rate: str) -> str:
     """Return a rate that the limits package can read. Raises ValueError."""
     try:
-        parse(rate)
+        (item,) = parse_many(rate)
     except ValueError:
         raise ValueError("is no rate such as 10/15minutes") from None
+    if item.amount < 1:
+        raise ValueError("would let nobody in")
     return rate
 
 
@@ -64,10 +66,11 @@ class Config(BaseModel):
     SESSION_SECONDS: Seconds = 30 * 24 * 3600  # and this long after the login in any case (NIST SP 800-63B-4, AAL1)
     REFRESH_GRACE_SECONDS: Annotated[int, Field(ge=0, le=60)] = 10  # a lost answer may be asked for again
     REVOCATION_POLL_SECONDS: Annotated[float, Field(gt=0, le=60)] = 1  # how late other workers learn of a logout
-    REVOCATION_STALE_SECONDS: Annotated[float, Field(gt=0)] = 10  # without news for this long, refuse rather than guess
+    # Without news for this long, refuse rather than guess.
+    REVOCATION_STALE_SECONDS: Annotated[float, Field(gt=0, le=120)] = 10
 
     MONGO_URI: str = Field(default="mongodb://127.0.0.1:27017/sanic_api_demo", repr=False)  # may hold a password
-    MONGO_TIMEOUT_SECONDS: Annotated[float, Field(gt=0)] = 3  # the longest wait for one answer of the database
+    MONGO_TIMEOUT_SECONDS: Annotated[float, Field(gt=0, le=60)] = 3  # the longest wait for one answer of the database
 
     PASSWORD_MIN_LENGTH: Annotated[int, Field(ge=8, le=64)] = 8  # characters
     # Failed passwords, by account and address together, by account, by address; and registrations by address.
@@ -89,7 +92,12 @@ class Config(BaseModel):
     REQUEST_TIMEOUT: Seconds = 15  # seconds of silence before the request is complete
     RESPONSE_TIMEOUT: Seconds = 30
     KEEP_ALIVE_TIMEOUT: Seconds = 120  # above the load balancer's idle time
-    GRACEFUL_SHUTDOWN_TIMEOUT: Annotated[float, Field(ge=0)] = 15
+    GRACEFUL_SHUTDOWN_TIMEOUT: Annotated[float, Field(ge=0)] = 15  # for answers on their way when serving ends
+    # And ours: each byte starts Sanic's timeouts anew, so this limits how long one request may take to arrive.
+    REQUEST_ARRIVAL_SECONDS: Annotated[float, Field(gt=0)] = 60
+    # How long to serve on, not ready, when asked to stop: until the load balancer has noticed. Whatever stops the
+    # service must allow DRAIN_SECONDS + GRACEFUL_SHUTDOWN_TIMEOUT + 5 seconds before it kills.
+    DRAIN_SECONDS: Annotated[float, Field(ge=0)] = 0
 
     # The client's address is the peer's unless one of these says which proxy to believe.
     PROXIES_COUNT: Annotated[int, Field(ge=1)] | None = None

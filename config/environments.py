@@ -26,6 +26,7 @@ class ProductionConfig(Config):
     DEBUG: Literal[False] = False
     MONGO_URI: str = Field(repr=False)
     LOG_FORMAT: Literal["text", "json"] = "json"
+    DRAIN_SECONDS: Annotated[float, Field(ge=0)] = 10  # a load balancer that probes every 5 has noticed
     # NIST SP 800-63B-4 section 3.1.1.2, where the password is the only factor
     PASSWORD_MIN_LENGTH: Annotated[int, Field(ge=8, le=64)] = 15
 

@@ -131,10 +131,10 @@ def test_sessions_are_listed_with_the_current_one_marked(service: Service, alice
     phone = Actor(service, alice.username, service("POST", "/auth", json=body, headers={"User-Agent": "Phone"}).json())
     alice.refresh()
     listed = alice.get("/auth/sessions").json()["sessions"]
-    assert [session["id"] for session in listed] == [alice.claims["sid"], phone.claims["sid"]]
-    assert [session["current"] for session in listed] == [True, False]
-    assert (listed[1]["user_agent"], listed[1]["address"]) == ("Phone", "127.0.0.1")
-    assert listed[0]["refreshed_at"] > listed[0]["created_at"]
+    assert [session["id"] for session in listed] == [phone.claims["sid"], alice.claims["sid"]]
+    assert [session["current"] for session in listed] == [False, True]
+    assert (listed[0]["user_agent"], listed[0]["address"]) == ("Phone", "127.0.0.1")
+    assert listed[1]["refreshed_at"] > listed[1]["created_at"]
     assert set(listed[0]) == {"id", "created_at", "refreshed_at", "address", "user_agent", "current"}
     assert bob.claims["sid"] not in str(listed)
 

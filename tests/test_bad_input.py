@@ -110,6 +110,14 @@ def test_a_field_that_nobody_knows_is_named_but_not_at_length(service: Service, 
 
 
 @pytest.mark.parametrize("path", ROUTES)
+def test_of_a_hundred_thousand_fields_that_nobody_knows_some_are_named(service: Service, path: str) -> None:
+    content = json.dumps({**ROUTES[path], **{f"{number:x}": 1 for number in range(80_000)}}, separators=(",", ":"))
+    response = service("POST", path, content=content.encode(), headers=JSON)
+    assert_problem(response, 422, "invalid_fields")
+    assert len(response.content) < 3000
+
+
+@pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16", "", "json"]
 )

@@ -10,6 +10,7 @@ from sanic.exceptions import ServerError
 
 from app.errors import as_problem
 from tests.conftest import Actor, Service
+from tests.interleaving import Held
 
 SHAPE = {"type", "title", "status", "detail", "code", "request_id"}
 
@@ -131,6 +132,21 @@ def test_what_went_wrong_inside_is_not_told(error: Exception, status: int) -> No
     assert problem.status_code == status
     assert str(error) not in problem.detail
     assert ("Retry-After" in problem.headers) == (status == 503)
+
+
+def test_a_client_that_leaves_is_not_an_error_of_ours(
+    service: Service, alice: Actor, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        with Held(service.app.ctx.users, "by_id", "before") as door:
+            request = asyncio.create_task(service.send("GET", "/auth/me", token=alice.tokens["access_token"]))
+            await door.reached()
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+            await asyncio.sleep(0.02)  # the server hears of it
+
+    service.run(story())
+    assert "unforeseen" not in caplog.text
 
 
 def test_an_error_that_nobody_foresaw_is_logged_and_says_nothing(

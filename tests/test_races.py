@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app import background
 from tests.conftest import Actor, Service
 from tests.interleaving import Held
 
@@ -77,7 +78,7 @@ def test_a_logout_is_finished_although_the_client_leaves_in_between(service: Ser
             logout.cancel()
             await asyncio.gather(logout, return_exceptions=True)
             logout_at.let_through()
-            await asyncio.gather(*service.app.ctx.logins._unfinished)
+            await asyncio.gather(*background.unfinished)
 
     service.run(story())
     assert (alice.secret, phone.secret) == (401, 401)

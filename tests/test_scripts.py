@@ -14,11 +14,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, Document
 from tests.processes import Command, Process, descendants, running, until
 from tools import local_mongo
-from tools.local_mongo import MongoFailed, free_port
+from tools.local_mongo import LocalMongo, MongoFailed, free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 
@@ -240,6 +242,34 @@ def test_local_mongo_without_a_command_explains_itself() -> None:
     code, output = run_with_mongo()
     assert code == 2
     assert output.startswith("usage: python -m tools.local_mongo")
+
+
+def test_a_frozen_mongodb_answers_nothing_until_it_goes_on_with_its_data(tmp_path: Path) -> None:
+    with local_mongo.local_mongo(tmp_path) as mongo, MongoClient[Document](mongo.uri, timeoutMS=500) as client:
+        assert isinstance(mongo, LocalMongo)
+        notes = client.get_default_database()["notes"]
+        notes.insert_one({})
+        mongo.pause()
+        with pytest.raises(PyMongoError):
+            notes.find_one()
+        mongo.resume()
+        assert notes.find_one()
+        mongo.restart()
+        assert notes.find_one()
+
+
+def test_a_frozen_mongodb_ends_with_its_parent(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys, time; from tools.local_mongo import LocalMongo;"
+        "mongo = LocalMongo(pathlib.Path(sys.argv[1])); mongo.start(); mongo.pause(); print('frozen', flush=True);"
+        "time.sleep(60)"
+    )
+    with running([sys.executable, "-c", program, str(tmp_path)], cwd=CHECKOUT) as parent:
+        until(lambda: "frozen" in parent.output, "a frozen mongod")
+        family = parent.family()
+        assert any("/mongod " in process.command for process in family)
+        parent.send(signal.SIGKILL)
+        until(lambda: not any(process.runs() for process in family), "the end of every process")
 
 
 def test_a_missing_mongod_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Throttling: guesses run out, owners do not suffer, and nobody learns anything from it."""
 
+import asyncio
 import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,9 +10,11 @@ import httpx
 import pytest
 from pymongo.database import Database
 
+from app import background
 from app.caller import origin
 from config import Config
 from tests.conftest import PASSWORD, Actor, Service
+from tests.interleaving import Held
 
 Document = dict[str, Any]
 GUESSES = 30
@@ -159,6 +162,63 @@ def test_one_address_cannot_use_up_an_accounts_guesses(proxied: Service, carol: 
         guess(proxied, here, carol.username)
     assert guess(proxied, here, carol.username) == 429
     assert log_in(proxied, address(), carol.username).status_code == 200
+
+
+def test_what_one_count_refuses_goes_into_no_other(
+    proxied: Service, carol: Actor, database: Database[Document]
+) -> None:
+    """Nothing was verified: when the account's hour is over, the right password works from the new place."""
+    for _ in range(GUESSES):
+        guess(proxied, address(), carol.username)
+    here = address()
+    for _ in range(12):
+        assert log_in(proxied, here, carol.username).status_code == 429
+    assert [counter["count"] for counter in database.attempts.find({"_id": {"$regex": here}})] == [0, 0]
+    let_pass(database, 3600)
+    assert log_in(proxied, here, carol.username).status_code == 200
+
+
+def test_a_right_password_whose_client_hangs_up_is_no_failure(
+    proxied: Service, carol: Actor, database: Database[Document]
+) -> None:
+    """Whether it was still waiting for its turn or being verified."""
+    here = address()
+
+    async def hang_up(door: Held) -> None:
+        body, headers = {"username": carol.username, "password": PASSWORD}, {"X-Forwarded-For": here}
+        login = asyncio.create_task(proxied.send("POST", "/auth", json=body, headers=headers))
+        await door.reached()
+        login.cancel()
+        await asyncio.gather(login, return_exceptions=True)
+        await asyncio.sleep(0.02)  # the server hears of it
+        door.let_through()
+        await asyncio.gather(*background.unfinished, return_exceptions=True)
+
+    for method, when in (("wait_for_turn", "before"), ("verify", "before"), ("verify", "after")):
+        with Held(proxied.app.ctx.passwords, method, when) as door:  # type: ignore[arg-type]
+            proxied.run(hang_up(door))
+    counts = [counter["count"] for counter in database.attempts.find({"_id": {"$regex": here}})]
+    assert set(counts) <= {0}
+
+
+def test_a_counter_that_is_gone_asks_for_no_long_wait(
+    proxied: Service, carol: Actor, database: Database[Document]
+) -> None:
+    here = address()
+    for _ in range(10):
+        guess(proxied, here, carol.username)
+
+    async def story() -> httpx.Response:
+        with Held(proxied.app.ctx.throttle, "_seconds_left", "before") as door:
+            body, headers = {"username": carol.username, "password": "wrong words"}, {"X-Forwarded-For": here}
+            refused = asyncio.create_task(proxied.send("POST", "/auth", json=body, headers=headers))
+            await door.reached()
+            database.attempts.delete_many({"_id": {"$regex": here}})
+            door.let_through()
+            answer: httpx.Response = await refused
+            return answer
+
+    assert proxied.run(story()).headers["retry-after"] == "1"
 
 
 def test_registrations_are_limited_by_address(proxied: Service) -> None:

@@ -1,10 +1,13 @@
 """A MongoDB collection whose every call ends in time."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pymongo import IndexModel, ReturnDocument
+from pymongo import ASCENDING, IndexModel, ReturnDocument
 from pymongo.errors import NetworkTimeout
 
 Document = dict[str, Any]
@@ -15,17 +18,40 @@ Update = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 T = TypeVar("T")
 
 
+@dataclass
+class Patience:
+    """How many seconds are left for all calls of one request together."""
+
+    seconds: float
+
+
+_patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
+
+
+def wait_at_most(seconds: float) -> None:
+    """Give so many seconds to everything that the current task, and those it starts, will ask the database.
+
+    Only the waiting counts, not what happens between the calls. Sanic serves all requests of a connection in
+    one task, so each of them must begin with this.
+    """
+    _patience.set(Patience(seconds))
+
+
 async def in_time(call: Awaitable[T], seconds: float) -> T:
-    """Wait for the database, but not for ever.
+    """Wait for the database, but not for ever, and not for longer than `wait_at_most` has left.
 
     The driver's own limits begin when a thread takes the call up; while the database hangs, the wait for a
     thread has to be limited too. Raises NetworkTimeout.
     """
+    patience = _patience.get() or Patience(seconds)
+    began = time.monotonic()
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(min(seconds, patience.seconds)):
             return await call
     except TimeoutError:
         raise NetworkTimeout(f"no answer from the database within {seconds} s") from None
+    finally:
+        patience.seconds -= time.monotonic() - began
 
 
 class Collection:
@@ -52,10 +78,16 @@ class Collection:
         return found
 
     async def find(
-        self, query: Filter, projection: Mapping[str, Any] | None = None, *, sort: str = "_id", limit: int
+        self,
+        query: Filter,
+        projection: Mapping[str, Any] | None = None,
+        *,
+        sort: str = "_id",
+        direction: int = ASCENDING,
+        limit: int,
     ) -> list[Document]:
-        """Return at most `limit` matches in ascending order of `sort`."""
-        cursor = self._collection.find(query, projection).sort(sort, 1).limit(limit)
+        """Return at most `limit` matches in the order of `sort`."""
+        cursor = self._collection.find(query, projection).sort(sort, direction).limit(limit)
         found: list[Document] = await self._in_time(cursor.to_list(limit))
         return found
 

@@ -1,6 +1,7 @@
 """A lock that all workers and machines share, for the few changes that must be made one at a time."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -34,7 +35,8 @@ class Lock:
             await self._locks.delete_one({"_id": self._name, "until": deadline})
 
     async def _acquire(self) -> datetime:
-        for _ in range(int(self._seconds / RETRY_SECONDS)):
+        give_up = time.monotonic() + self._seconds
+        while time.monotonic() < give_up:
             if deadline := await self._try():
                 return deadline
             await asyncio.sleep(RETRY_SECONDS)

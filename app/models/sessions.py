@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 
 from bson import Timestamp
-from pymongo import IndexModel
+from pymongo import DESCENDING, IndexModel
 
 from app.models.collection import Collection, Document
 from app.models.users import Access, User
@@ -149,9 +149,9 @@ class Sessions:
         return await self._already_rotated(session_id, counter)
 
     async def live(self, user_id: str) -> list[LiveSession]:
-        """Return the sessions of a user that go on, the oldest first."""
+        """Return the sessions of a user that go on, the newest first."""
         query = {"user_id": user_id, "ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
-        found = await self._sessions.find(query, sort="created_at", limit=LIST_LENGTH)
+        found = await self._sessions.find(query, sort="created_at", direction=DESCENDING, limit=LIST_LENGTH)
         return [LiveSession.from_document(document) for document in found]
 
     async def end(self, session_id: str, user_id: str) -> bool:

@@ -130,6 +130,7 @@ class Users:
             "generation": user.generation,
             "created_at": user.created_at,
         }
+        await self._users.prepare()  # an index that cannot be made is not a name that is taken
         try:
             await self._users.insert(document)
         except DuplicateKeyError:

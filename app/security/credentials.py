@@ -1,5 +1,8 @@
 """Whose name and password these are; the one way in which a password is verified, on every route."""
 
+import asyncio
+
+from app.background import whole
 from app.caller import origin
 from app.errors import Problem, token_refused, wrong_credentials
 from app.logs import audit
@@ -31,10 +34,15 @@ class Credentials:
         place = origin(address)
         attempt = await self._count(user, username, place)
         try:
-            right, better_hash = await self._passwords.verify(password, user.password_hash if user else None)
-        except Problem:
-            await self._throttle.withdraw(attempt)  # nothing was verified
+            await self._passwords.wait_for_turn()
+        except (Problem, asyncio.CancelledError):
+            await whole(self._throttle.withdraw(attempt))  # nothing was verified
             raise
+        return await whole(self._verify(user, password, place, attempt))
+
+    async def _verify(self, user: User | None, password: str, place: str, attempt: Attempt) -> User:
+        """Verify and settle the counts; as a whole, or a right password whose client leaves would count as wrong."""
+        right, better_hash = await self._passwords.verify(password, user.password_hash if user else None)
         if user is None or user.disabled or not right:
             audit("login_failed", user_id=user.id if user else None)
             raise wrong_credentials()

@@ -1,10 +1,10 @@
 """Open, continue and end sessions, and hand out their tokens."""
 
-import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
+from app.background import whole
 from app.errors import token_refused, wrong_credentials
 from app.logs import audit
 from app.models.sessions import Client, LiveSession, Session, SessionOver, Sessions, TokenReused
@@ -13,8 +13,6 @@ from app.schemas import Tokens
 from app.security.access_tokens import AccessTokens, Claims
 from app.security.refresh_tokens import InvalidRefreshToken, RefreshTokens
 from app.security.revocations import Revocations
-
-T = TypeVar("T")
 
 
 def scopes(access: Access) -> list[str]:
@@ -38,7 +36,6 @@ class Logins:
         self._revocations = revocations
         self._access_tokens = access_tokens
         self._refresh_tokens = refresh_tokens
-        self._unfinished: set[asyncio.Task[Any]] = set()
 
     async def register(self, user: User, client: Client) -> Tokens:
         """Add a user and log in. Raises UsernameTaken.
@@ -113,7 +110,7 @@ class Logins:
         Raises ChangedMeanwhile or LastAdmin.
         """
         change = self._users.change(user, password_hash=password_hash, access=access, disabled=disabled)
-        return await self._whole(self._declare_and_carry_out(change))
+        return await whole(self._declare_and_carry_out(change))
 
     async def log_out_everywhere(self, user_id: str) -> None:
         """End all sessions of a user, however often others change the user first."""
@@ -125,7 +122,7 @@ class Logins:
 
     async def delete(self, user: User) -> None:
         """Delete a user and end all its sessions. Raises ChangedMeanwhile or LastAdmin."""
-        await self._whole(self._declare_and_carry_out(self._users.delete(user)))
+        await whole(self._declare_and_carry_out(self._users.delete(user)))
 
     async def finish_interrupted(self) -> None:
         """End the sessions of users whose new generation somebody declared and did not live to carry out."""
@@ -141,13 +138,6 @@ class Logins:
         for session_id in await self._sessions.end_all(user.id, user.generation):
             self._revocations.add(session_id)
         await self._users.generation_started(user)
-
-    async def _whole(self, steps: Coroutine[Any, Any, T]) -> T:
-        """Take all steps, also when the client leaves after the first."""
-        task = asyncio.ensure_future(steps)
-        self._unfinished.add(task)
-        task.add_done_callback(self._unfinished.discard)
-        return await asyncio.shield(task)
 
     def _tokens(self, session: Session) -> Tokens:
         access_token, seconds = self._access_tokens.sign(

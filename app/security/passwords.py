@@ -74,28 +74,35 @@ class Passwords:
 
     async def hash(self, password: str) -> str:
         """Hash a password. Raises Problem 503 if too many are waiting."""
-        return await self._run(CONTEXT.hash, normalise(password))
+        await self.wait_for_turn()
+        return await self._work(CONTEXT.hash, normalise(password))
+
+    async def wait_for_turn(self) -> None:
+        """Wait until a thread is free; whoever gives up leaves the queue here. Raises Problem 503 if too many wait.
+
+        The turn ends with the one piece of work that must follow.
+        """
+        if self._free.locked() and self._waiting >= self._queue:
+            raise unavailable("hashing_busy", "Too many passwords are being checked at the moment. Please try again.")
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
 
     async def verify(self, password: str, password_hash: str | None) -> tuple[bool, str | None]:
-        """Tell whether the password is right, and give a better hash if the stored one has aged.
+        """Tell in one's turn whether the password is right, and give a better hash if the stored one has aged.
 
-        Without a hash (there is no such user) it takes as long and is wrong. Raises Problem 503 if too many wait.
+        Without a hash (there is no such user) it takes as long and is wrong.
         """
-        right, better = await self._run(_verify, normalise(password), password_hash or self._nobodys)
+        right, better = await self._work(_verify, normalise(password), password_hash or self._nobodys)
         return (right, better) if password_hash else (False, None)
 
     def close(self) -> None:
         """Let running hashes finish, and take no more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, function: Callable[..., T], *args: str) -> T:
-        if self._free.locked() and self._waiting >= self._queue:
-            raise unavailable("hashing_busy", "Too many passwords are being checked at the moment. Please try again.")
-        self._waiting += 1
-        try:
-            await self._free.acquire()  # a client that gives up leaves the queue here
-        finally:
-            self._waiting -= 1
+    async def _work(self, function: Callable[..., T], *args: str) -> T:
         loop = asyncio.get_running_loop()
 
         # The thread goes on although its client has left: it is free when the work is done, not before.

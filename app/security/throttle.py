@@ -33,6 +33,14 @@ class Attempt:
     address: str
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """One of the counts that an attempt goes into."""
+
+    limit: RateLimitItem
+    key: tuple[str, ...]
+
+
 def _key(username: str) -> str:
     """Name an account by all its spellings, in a length that any counter can have."""
     return hashlib.sha256(canonical(username).encode()).hexdigest()
@@ -57,46 +65,58 @@ class Throttle:
     async def attempt(self, username: str, address: str, *, usual: bool) -> Attempt:
         """Count an attempt on an account from an address. Raises Problem 429.
 
-        An attempt that one count refuses does not go into the next. So one address alone cannot use up an
-        account's count; and at an address that is usual for the account, the failures of others do not matter.
+        An attempt that is refused is taken off again, since it is not verified: neither does one address use
+        up an account's count, nor do right passwords that come too many at once lock anybody out for long.
+        At an address that is usual for the account the failures of others do not matter.
         """
         attempt = Attempt(_key(username), address)
-        await self._hit(self._pair, "pair", attempt.account, address)
-        await self._hit(self._address, "address", address)
-        await self._hit(self._account, "account", attempt.account, enforced=not usual)
+        counted: list[Count] = []
+        for count in self._counts(attempt):
+            enforced = not (usual and count.limit is self._account)
+            if await self._hit(count) or not enforced:
+                counted.append(count)
+            else:
+                await self._take_back(count, *counted)
+                raise too_many_requests(await self._seconds_left(count))
         return attempt
 
     async def succeeded(self, attempt: Attempt) -> None:
         """Forget the pair's failures, and that this attempt was counted."""
-        await in_time(
-            asyncio.gather(
-                self._limiter.clear(self._pair, "pair", attempt.account, attempt.address),
-                self._take_back(self._address, "address", attempt.address),
-                self._take_back(self._account, "account", attempt.account),
-            ),
-            self._seconds,
-        )
+        pair, *others = self._counts(attempt)
+        await in_time(self._limiter.clear(pair.limit, *pair.key), self._seconds)
+        await self._take_back(*others)
 
     async def withdraw(self, attempt: Attempt) -> None:
         """Forget that this attempt was counted."""
-        await in_time(
-            asyncio.gather(
-                self._take_back(self._pair, "pair", attempt.account, attempt.address),
-                self._take_back(self._address, "address", attempt.address),
-                self._take_back(self._account, "account", attempt.account),
-            ),
-            self._seconds,
-        )
+        await self._take_back(*self._counts(attempt))
 
     async def registration(self, address: str) -> None:
         """Count a registration from an address. Raises Problem 429."""
-        await self._hit(self._registrations, "registration", address)
+        count = Count(self._registrations, ("registration", address))
+        if not await self._hit(count):
+            raise too_many_requests(await self._seconds_left(count))
 
-    async def _hit(self, limit: RateLimitItem, *key: str, enforced: bool = True) -> None:
-        allowed = await in_time(self._limiter.hit(limit, *key), self._seconds)
-        if enforced and not allowed:
-            stats = await in_time(self._limiter.get_window_stats(limit, *key), self._seconds)
-            raise too_many_requests(max(1, math.ceil(stats.reset_time - time.time())))
+    def _counts(self, attempt: Attempt) -> tuple[Count, Count, Count]:
+        return (
+            Count(self._pair, ("pair", attempt.account, attempt.address)),
+            Count(self._address, ("address", attempt.address)),
+            Count(self._account, ("account", attempt.account)),
+        )
 
-    async def _take_back(self, limit: RateLimitItem, *key: str) -> None:
-        await self._storage.incr(limit.key_for(*key), limit.get_expiry(), amount=-1)
+    async def _hit(self, count: Count) -> bool:
+        return await in_time(self._limiter.hit(count.limit, *count.key), self._seconds)
+
+    async def _seconds_left(self, count: Count) -> int:
+        """Return how long the window goes on; if the counter has gone meanwhile, the next attempt may come."""
+        stats = await in_time(self._limiter.get_window_stats(count.limit, *count.key), self._seconds)
+        if stats.remaining:
+            return 1
+        return min(count.limit.get_expiry(), max(1, math.ceil(stats.reset_time - time.time())))
+
+    async def _take_back(self, *counts: Count) -> None:
+        await in_time(asyncio.gather(*(self._decrement(count) for count in counts)), self._seconds)
+
+    async def _decrement(self, count: Count) -> None:
+        key = count.limit.key_for(*count.key)
+        if await self._storage.get(key) > 0:  # a window that is over would begin anew, with one attempt too many
+            await self._storage.incr(key, count.limit.get_expiry(), amount=-1)

@@ -6,6 +6,7 @@ from sanic.views import HTTPMethodView
 from app.context import Request
 from app.docs import describe
 from app.errors import unavailable
+from app.processes import draining
 from app.schemas import Health, write
 
 blueprint = Blueprint("operations", url_prefix="/health")
@@ -26,6 +27,8 @@ class Ready(HTTPMethodView, attach=blueprint, uri="/ready"):
     @describe(answers={200: Health}, refuses=(503,))
     async def get(self, request: Request) -> HTTPResponse:
         """Tell whether the service can serve: database reachable, revocations fresh."""
+        if draining(request.app):
+            raise unavailable("stopping", "The service is about to stop.")
         ctx = request.app.ctx
         if ctx.revocations.stale():
             raise unavailable("revocations_stale", "The revocations have not been followed for too long.")

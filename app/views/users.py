@@ -125,8 +125,6 @@ class OneUser(HTTPMethodView, attach=blueprint, uri="/<user_id:[0-9a-f]{24}>"):
         access = None if body.access is None else Access[body.access.upper()]
 
         async def change(user: User) -> User:
-            if access in (None, user.access) and body.disabled in (None, user.disabled):
-                return user
             changed = await request.app.ctx.logins.change(user, access=access, disabled=body.disabled)
             audit_change(user, changed, by=claims(request).sub)
             return changed

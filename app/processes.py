@@ -1,0 +1,156 @@
+"""Sanic's processes: a dead one is replaced, a stop answers what is on its way, and none outlives the main one."""
+
+# mypy: allow-untyped-calls
+# (Sanic's methods, which the classes here go on to call, have no types.)
+
+import asyncio
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from multiprocessing.managers import SyncManager
+from runpy import run_path
+from types import FrameType
+from typing import Any, NoReturn
+
+from sanic import Sanic
+from sanic.log import error_logger, logger
+from sanic.mixins import startup
+from sanic.server.socket import bind_socket
+from sanic.worker.manager import MonitorCycle, WorkerManager
+from sanic.worker.process import WorkerProcess
+
+from app import orphans
+from app.slow_clients import Protocol
+
+SAME_SIGNAL_SECONDS = 0.5
+BACKLOG = 1024  # connections that wait to be accepted; beyond Sanic's 100 the kernel has clients wait a second
+REPLACE_SECONDS = 1  # between two replacements of one worker, lest one that cannot start eats the machine
+CLOSING_SECONDS = 5  # to close the database's connections and leave
+
+
+def supervise(app: Sanic[Any, Any], *, drain_seconds: float, arrival_seconds: float) -> None:
+    """Have Sanic serve with the classes below. It finds them by name where it starts, and has no other way in."""
+    startup.WorkerManager = Manager  # type: ignore[attr-defined]
+    startup.Manager = partial(hold_states, app)  # type: ignore[attr-defined]
+    startup.HttpProtocol = Protocol  # type: ignore[attr-defined]
+    app.config.REQUEST_ARRIVAL_SECONDS = arrival_seconds
+    Manager.stop_seconds = drain_seconds + app.config.GRACEFUL_SHUTDOWN_TIMEOUT + CLOSING_SECONDS
+    if multiprocessing.parent_process():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # how Sanic says stop: until a worker listens, without a traceback
+        orphans.die_with_parent(signal.SIGTERM)
+
+    @app.before_server_stop
+    async def drain(app: Sanic[Any, Any]) -> None:
+        app.config.KEEP_ALIVE = False  # every answer from now on asks its client to come back elsewhere
+        parent = multiprocessing.parent_process()
+        if parent:
+            for number in (signal.SIGINT, signal.SIGTERM):  # Sanic has let go of them; a second one would kill
+                signal.signal(number, signal.SIG_IGN)
+        if parent is None or os.getppid() == parent.pid:  # an orphan is in the way of whoever is started next
+            await asyncio.sleep(drain_seconds)
+
+
+def draining(app: Sanic[Any, Any]) -> bool:
+    """Tell whether the worker has been asked to stop, and serves only until the load balancer has noticed."""
+    return not app.config.KEEP_ALIVE
+
+
+def hold_states(app: Sanic[Any, Any]) -> SyncManager:
+    """Start the process that holds the workers' states, once it is clear that the service can listen.
+
+    Exits with the reason if it cannot: later, Sanic would have more to say about it.
+    """
+    settings = app.state.server_info[0].settings
+    settings["backlog"] = BACKLOG
+    if not settings["sock"] and not settings["unix"]:
+        check_free(settings["host"], settings["port"])
+    states = SyncManager(ctx=multiprocessing.get_context())
+    # By path, because an import of this package costs half a second and 50 MB, for two system calls.
+    states.start(run_path, (orphans.__file__, None, "__main__"))
+    return states
+
+
+def check_free(host: str, port: int) -> None:
+    """Exit with the reason if nobody could listen there now."""
+    try:
+        bind_socket(host, port).close()
+    except OSError as error:
+        raise SystemExit(f"{host}:{port} cannot be used ({error.strerror}): choose another with --port") from None
+
+
+class Manager(WorkerManager):
+    """Sanic's manager of worker processes, with what it lacks."""
+
+    started = threading.Event()
+    stop_seconds = math.inf
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._told = -math.inf
+        self._stopping = False
+        self._replaced: dict[str, float] = {}
+
+    def wait_for_ack(self) -> None:
+        """Wait until every worker has started."""
+        super().wait_for_ack()
+        self.started.set()
+
+    def shutdown_signal(self, _: int, __: FrameType | None) -> None:
+        """Stop gracefully; at once when told again, or while the workers start, as Sanic would wait for ever.
+
+        Only makes a note: what Sanic does here asks another process, perhaps amid a question to it.
+        """
+        now, before = time.monotonic(), self._told
+        self._told = now
+        if now - before < SAME_SIGNAL_SECONDS:
+            return  # once to the whole group and once passed on; Sanic would take the second for impatience
+        if self._stopping or not self.started.is_set():
+            self.kill()
+        self._stopping = True
+
+    def join(self) -> None:
+        """Let go of the port, which only the workers answer at, and wait for their end, but not for ever."""
+        self._server_settings["sock"].close()
+        for process in self.processes:
+            process.terminate()  # also one that was being replaced when the others were told
+        last = threading.Timer(self.stop_seconds, self.kill)
+        last.daemon = True
+        last.start()
+        super().join()
+        last.cancel()
+
+    def kill(self) -> NoReturn:
+        """Kill the workers and leave. Sanic would kill the whole process group, which is also the caller's."""
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        os._exit(1)
+
+    def _poll_monitor(self) -> MonitorCycle | None:
+        if not self._stopping:
+            return super()._poll_monitor()
+        logger.info("told to stop")
+        self.shutdown()
+        return MonitorCycle.BREAK
+
+    def _sync_states(self) -> None:
+        super()._sync_states()
+        for process in self.transient_processes:
+            if process.pid and not process.is_alive() and not self._stopping:
+                self._replace(process)
+
+    def _replace(self, process: WorkerProcess) -> None:
+        now = time.monotonic()
+        if now - self._replaced.get(process.name, -math.inf) < REPLACE_SECONDS:
+            return
+        self._replaced[process.name] = now
+        error_logger.error(
+            "%s [%s] ended with exit code %s and is replaced", process.name, process.pid, process.exitcode
+        )
+        self.worker_state.setdefault(process.name, {"server": True})  # a worker that ends by itself removes it
+        process.restart()
