@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from limits.aio.storage import MemoryStorage
 from pymongo.errors import PyMongoError
 from sanic import Sanic
 from sanic.config import DEFAULT_CONFIG
@@ -16,6 +15,7 @@ from app.background import repeat
 from app.context import App, Context
 from app.database import Database
 from app.errors import ProblemHandler
+from app.models.attempts import OwnAttempts, SharedAttempts
 from app.models.lock import Lock
 from app.models.sessions import Sessions
 from app.models.users import Users
@@ -102,14 +102,13 @@ async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
         queue=config.PASSWORD_HASHING_QUEUE,
     )
     ctx.throttle = Throttle(
-        MemoryStorage() if config.THROTTLE_STORAGE == "memory" else ctx.database.counters(),
+        OwnAttempts() if config.THROTTLE_STORAGE == "memory" else SharedAttempts(ctx.database.attempts()),
         Limits(
             pair=config.LOGIN_FAILURES_PER_PAIR,
             account=config.LOGIN_FAILURES_PER_ACCOUNT,
             address=config.LOGIN_FAILURES_PER_ADDRESS,
             registrations=config.REGISTRATIONS_PER_ADDRESS,
         ),
-        seconds=config.MONGO_TIMEOUT_SECONDS,
     )
     ctx.credentials = Credentials(ctx.users, ctx.passwords, ctx.throttle)
     access_tokens = AccessTokens(keys, lifetime_seconds=config.ACCESS_TOKEN_SECONDS)

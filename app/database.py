@@ -6,11 +6,10 @@ from typing import Any
 
 import pymongo
 from bson.codec_options import CodecOptions
-from limits.aio.storage import MongoDBStorage
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from app.models import sessions, users
+from app.models import attempts, sessions, users
 from app.models.collection import Collection, in_time
 
 CLOSE_SECONDS = 0.5
@@ -22,7 +21,6 @@ class Database:
     """A worker's own connection. Open it on the loop that uses it; opening does not connect."""
 
     def __init__(self, uri: str, *, timeout_seconds: float) -> None:
-        self._uri = uri
         self._seconds = timeout_seconds
         milliseconds = int(timeout_seconds * 1000)
         self._client: AsyncIOMotorClient[Mapping[str, Any]] = AsyncIOMotorClient(
@@ -32,6 +30,8 @@ class Database:
             connectTimeoutMS=milliseconds,
             waitQueueTimeoutMS=milliseconds,
             w="majority",
+            readPreference="primary",  # a secondary does not know yet who was logged out
+            readConcernLevel="local",
             retryWrites=True,
             tz_aware=True,
             appname="sanic-api-demo",
@@ -50,14 +50,9 @@ class Database:
         """Return the collection of locks."""
         return self._collection("locks", [])
 
-    def counters(self) -> MongoDBStorage:
-        """Return where the limits package counts: in this database, through this client instead of one more."""
-        storage = MongoDBStorage(
-            self._uri, self._database.name, counter_collection_name="attempts", window_collection_name="windows"
-        )
-        storage.storage.close()
-        storage.storage = self._client
-        return storage
+    def attempts(self) -> Collection:
+        """Return the collection of counted attempts."""
+        return self._collection("attempts", attempts.INDEXES)
 
     async def ping(self) -> None:
         """Ask the primary for a sign of life. Raises pymongo's errors."""

@@ -12,6 +12,8 @@ from app.caller import address, request_id
 
 JSON_FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s"
 TEXT_FIELDS = "%(asctime)s %(levelname)s %(message)s"
+# A terminal obeys some control characters; lines of a traceback end as they do.
+HARMLESS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 audit_logger = logging.getLogger("audit")
 
 
@@ -29,7 +31,7 @@ class Text(logging.Formatter):
         """Put the facts behind the message."""
         facts = getattr(record, "facts", {})
         words = [f"{name}={json.dumps(value)}" for name, value in facts.items() if name != "event"]
-        return " ".join([super().format(record), *words])
+        return " ".join([super().format(record), *words]).translate(HARMLESS)
 
 
 class Json(JsonFormatter):

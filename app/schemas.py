@@ -75,8 +75,8 @@ class UserChange(Body):
         if isinstance(data, dict):
             if not data.keys() & {"access", "disabled"}:
                 raise ValueError("access or disabled must be given")
-            for name, value in data.items():
-                if value is None:
+            for name in ("access", "disabled"):
+                if data.get(name, ...) is None:
                     raise ValueError(f"{name} must not be null")
         return data
 

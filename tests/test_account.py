@@ -106,16 +106,28 @@ def test_a_password_change_wins_over_a_login_with_the_old_one(
     assert alice.secret == 200, "the session of the change itself goes on"
 
 
-def test_logout_all_wins_over_a_password_change_in_flight(service: Service, alice: Actor) -> None:
-    """Its fresh session would otherwise outlive the wish to end everything."""
+@pytest.mark.parametrize(
+    ("target", "method", "when", "end"),
+    [
+        ("credentials", "check_again", "before", "/auth/logout"),
+        ("credentials", "check_again", "before", "/auth/logout-all"),
+        ("passwords", "hash", "after", "/auth/logout"),
+        ("passwords", "hash", "after", "/auth/logout-all"),
+        ("users", "change", "before", "/auth/logout-all"),
+    ],
+)
+def test_a_logout_wins_over_a_password_change_in_flight(
+    service: Service, alice: Actor, target: str, method: str, when: Any, end: str
+) -> None:
+    """Its fresh session would otherwise outlive the wish to end this or everything."""
 
     async def story() -> httpx.Response:
-        with Held(service.app.ctx.users, "change", "before") as change_at:
+        with Held(getattr(service.app.ctx, target), method, when) as change_at:
             body = {"current_password": PASSWORD, "new_password": NEW}
             token = alice.tokens["access_token"]
             changed = asyncio.create_task(service.send("POST", "/users/me/password", token=token, json=body))
             await change_at.reached()
-            ended = await service.send("POST", "/auth/logout-all", token=token)
+            ended = await service.send("POST", end, token=token)
             assert ended.status_code == 204
             change_at.let_through()
             answer: httpx.Response = await changed

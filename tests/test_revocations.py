@@ -139,6 +139,25 @@ def test_each_look_goes_back_over_writes_that_were_on_their_way(clock: Clock) ->
     assert asked == [Timestamp(0, 0), Timestamp(4996, 0)]
 
 
+def test_when_nothing_can_be_on_its_way_any_more_nothing_is_read_again(clock: Clock) -> None:
+    """Else one mass logout would be read every second until its sessions are removed."""
+    asked: list[Timestamp] = []
+
+    class Feed:
+        async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
+            asked.append(since)
+            return [(Timestamp(5000, 7), "a")]
+
+    async def story() -> None:
+        revocations = follower(Feed(), clock)
+        for _ in range(8):
+            await revocations.catch_up()
+            clock.now += 1
+
+    asyncio.run(story())
+    assert asked == [Timestamp(0, 0), *[Timestamp(4996, 0)] * 5, *[Timestamp(5000, 7)] * 2]
+
+
 def test_after_a_failure_everything_is_read_anew(clock: Clock) -> None:
     """The database may have restarted with its clock set back."""
     asked: list[Timestamp] = []

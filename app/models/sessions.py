@@ -148,6 +148,12 @@ class Sessions:
             return Session.from_document(moved)
         return await self._already_rotated(session_id, counter)
 
+    async def generation(self, session_id: str) -> int | None:
+        """Return the generation of a session that goes on, or None."""
+        query = {"_id": session_id, "ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+        document = await self._sessions.find_one(query, {"generation": 1})
+        return document["generation"] if document else None
+
     async def live(self, user_id: str) -> list[LiveSession]:
         """Return the sessions of a user that go on, the newest first."""
         query = {"user_id": user_id, "ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}

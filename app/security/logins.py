@@ -80,6 +80,14 @@ class Logins:
         audit("refreshed", user_id=session.user_id, session_id=session.id)
         return self._tokens(session)
 
+    async def confirm(self, user: User, claims: Claims) -> None:
+        """Make sure that a token's session goes on and is as new as the user. Raises Problem 401.
+
+        Revocations may be a second late, which is too late for what would open another session.
+        """
+        if await self._sessions.generation(claims.sid) != user.generation:
+            raise token_refused("session_ended", "The session is over.")
+
     async def live(self, user_id: str) -> list[LiveSession]:
         """Return the user's sessions that go on."""
         return await self._sessions.live(user_id)

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from passlib.context import CryptContext
+from passlib.exc import UnknownHashError
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from app.errors import unavailable, unprocessable
@@ -37,7 +38,10 @@ def normalise(password: str) -> str:
 
 
 def _verify(password: str, password_hash: str) -> tuple[bool, str | None]:
-    return CONTEXT.verify_and_update(password, password_hash)  # type: ignore[no-any-return]
+    try:
+        return CONTEXT.verify_and_update(password, password_hash)  # type: ignore[no-any-return]
+    except UnknownHashError:  # of a scheme that this service does not know
+        return False, None
 
 
 def _yield_to_requests() -> None:

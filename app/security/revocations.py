@@ -1,5 +1,6 @@
 """Ended sessions, held in memory by every worker and followed in the database."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -36,6 +37,7 @@ class Revocations:
         self._clock = clock
         self._forget_at: dict[str, float] = {}  # by session, in the order of learning, so the oldest come first
         self._newest = BEGINNING
+        self._newest_seen_at = -math.inf
         self._followed_at: float | None = None
 
     def __contains__(self, session_id: str) -> bool:
@@ -56,12 +58,15 @@ class Revocations:
         """Learn everything that is new, once. Raises pymongo's errors."""
         began = self._clock()
         newest, self._newest = self._newest, BEGINNING  # if this look fails, the next one reads everything
-        since = Timestamp(max(newest.time - self._overlap, 0), 0)
+        # Once a look has gone back over all that could have been on its way, it need not be read again and again.
+        settled = self._followed_at is not None and self._followed_at - self._newest_seen_at > self._overlap
+        since = newest if settled else Timestamp(max(newest.time - self._overlap, 0), 0)
         while True:
             page = await self._sessions.ended_since(since)
             for ended, session_id in page:
                 self.add(session_id)
-                newest = max(newest, ended)
+                if ended > newest:
+                    newest, self._newest_seen_at = ended, self._clock()
             if len(page) < FEED_PAGE:
                 break
             since = page[-1][0]

@@ -3,15 +3,13 @@
 import asyncio
 import hashlib
 import math
-import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from limits import RateLimitItem, parse
-from limits.aio.storage import Storage
-from limits.aio.strategies import FixedWindowRateLimiter
 
-from app.errors import too_many_requests
-from app.models.collection import in_time
+from app.errors import Problem, too_many_requests
+from app.models.attempts import Attempts
 from app.models.users import canonical
 
 
@@ -26,97 +24,76 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One password to be verified, and counted already."""
+class Counted:
+    """One count that an attempt went into, and the window's end."""
 
-    account: str
-    address: str
+    key: str
+    ends: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """One of the counts that an attempt goes into."""
+class Attempt:
+    """One password to be verified, counted already for the pair, the address and the account."""
 
-    limit: RateLimitItem
-    key: tuple[str, ...]
-
-
-def _key(username: str) -> str:
-    """Name an account by all its spellings, in a length that any counter can have."""
-    return hashlib.sha256(canonical(username).encode()).hexdigest()
+    pair: Counted
+    others: tuple[Counted, ...]
 
 
 class Throttle:
     """Count every attempt before its password is verified, and take the right ones off again.
 
-    Counting afterwards would let parallel guesses pass the limit together (CVE-2024-4629). The window
-    begins with its first attempt and is over as a whole, so Retry-After is exact.
+    Counting afterwards would let parallel guesses pass the limit together (CVE-2024-4629). A window begins
+    with its first attempt and ends as a whole, so Retry-After is exact.
     """
 
-    def __init__(self, storage: Storage, limits: Limits, *, seconds: float) -> None:
-        self._storage = storage
-        self._limiter = FixedWindowRateLimiter(storage)
+    def __init__(self, attempts: Attempts, limits: Limits) -> None:
+        self._attempts = attempts
         self._pair = parse(limits.pair)
         self._account = parse(limits.account)
         self._address = parse(limits.address)
         self._registrations = parse(limits.registrations)
-        self._seconds = seconds
 
     async def attempt(self, username: str, address: str, *, usual: bool) -> Attempt:
         """Count an attempt on an account from an address. Raises Problem 429.
 
-        An attempt that is refused is taken off again, since it is not verified: neither does one address use
-        up an account's count, nor do right passwords that come too many at once lock anybody out for long.
+        What is refused is taken off again, since it is not verified: neither does one address use up an
+        account's count, nor do right passwords that come too many at once lock anybody out for long.
         At an address that is usual for the account the failures of others do not matter.
         """
-        attempt = Attempt(_key(username), address)
-        counted: list[Count] = []
-        for count in self._counts(attempt):
-            enforced = not (usual and count.limit is self._account)
-            if await self._hit(count) or not enforced:
-                counted.append(count)
-            else:
-                await self._take_back(count, *counted)
-                raise too_many_requests(await self._seconds_left(count))
-        return attempt
+        account = hashlib.sha256(canonical(username).encode()).hexdigest()  # of all spellings, in one length
+        counted: list[Counted] = []
+        for limit, key, enforced in (
+            (self._pair, f"pair {account} {address}", True),
+            (self._address, f"address {address}", True),
+            (self._account, f"account {account}", not usual),
+        ):
+            number, ends = await self._attempts.count(key, limit.get_expiry())
+            counted.append(Counted(key, ends))
+            if enforced and number > limit.amount:
+                await self._take_back(*counted)
+                raise _refused(ends, limit)
+        return Attempt(counted[0], tuple(counted[1:]))
 
     async def succeeded(self, attempt: Attempt) -> None:
         """Forget the pair's failures, and that this attempt was counted."""
-        pair, *others = self._counts(attempt)
-        await in_time(self._limiter.clear(pair.limit, *pair.key), self._seconds)
-        await self._take_back(*others)
+        await self._attempts.forget(attempt.pair.key)
+        await self._take_back(*attempt.others)
 
     async def withdraw(self, attempt: Attempt) -> None:
         """Forget that this attempt was counted."""
-        await self._take_back(*self._counts(attempt))
+        await self._take_back(attempt.pair, *attempt.others)
 
     async def registration(self, address: str) -> None:
         """Count a registration from an address. Raises Problem 429."""
-        count = Count(self._registrations, ("registration", address))
-        if not await self._hit(count):
-            raise too_many_requests(await self._seconds_left(count))
+        limit = self._registrations
+        number, ends = await self._attempts.count(f"registration {address}", limit.get_expiry())
+        if number > limit.amount:
+            raise _refused(ends, limit)
 
-    def _counts(self, attempt: Attempt) -> tuple[Count, Count, Count]:
-        return (
-            Count(self._pair, ("pair", attempt.account, attempt.address)),
-            Count(self._address, ("address", attempt.address)),
-            Count(self._account, ("account", attempt.account)),
-        )
+    async def _take_back(self, *counted: Counted) -> None:
+        await asyncio.gather(*(self._attempts.take_back(one.key, one.ends) for one in counted))
 
-    async def _hit(self, count: Count) -> bool:
-        return await in_time(self._limiter.hit(count.limit, *count.key), self._seconds)
 
-    async def _seconds_left(self, count: Count) -> int:
-        """Return how long the window goes on; if the counter has gone meanwhile, the next attempt may come."""
-        stats = await in_time(self._limiter.get_window_stats(count.limit, *count.key), self._seconds)
-        if stats.remaining:
-            return 1
-        return min(count.limit.get_expiry(), max(1, math.ceil(stats.reset_time - time.time())))
-
-    async def _take_back(self, *counts: Count) -> None:
-        await in_time(asyncio.gather(*(self._decrement(count) for count in counts)), self._seconds)
-
-    async def _decrement(self, count: Count) -> None:
-        key = count.limit.key_for(*count.key)
-        if await self._storage.get(key) > 0:  # a window that is over would begin anew, with one attempt too many
-            await self._storage.incr(key, count.limit.get_expiry(), amount=-1)
+def _refused(ends: datetime, limit: RateLimitItem) -> Problem:
+    seconds = math.ceil((ends - datetime.now(UTC)).total_seconds())
+    return too_many_requests(min(limit.get_expiry(), max(1, seconds)))

@@ -63,12 +63,20 @@ class MyPassword(HTTPMethodView, attach=blueprint, uri="/me/password"):
         user = await ctx.credentials.check_again(claims(request).sub, body.current_password, address(request))
         ctx.passwords.check(body.new_password, user.username, field="new_password")
         new_hash = await ctx.passwords.hash(body.new_password)
+        await ctx.logins.confirm(user, claims(request))
         try:
             user = await ctx.logins.change(user, password_hash=new_hash)
         except ChangedMeanwhile:
             raise token_refused("session_ended", "The session ended while the password was being changed.") from None
         audit("password_changed", user_id=user.id)
-        return write(await ctx.logins.open(user, client(request)))
+        try:
+            tokens = await ctx.logins.open(user, client(request))
+        except Problem as overtaken:
+            if overtaken.status_code != 401:
+                raise
+            detail = "The password was changed, and all sessions were ended meanwhile. Please log in with the new one."
+            raise token_refused("session_ended", detail) from None
+        return write(tokens)
 
 
 class MyDeletion(HTTPMethodView, attach=blueprint, uri="/me/delete"):
@@ -81,6 +89,7 @@ class MyDeletion(HTTPMethodView, attach=blueprint, uri="/me/delete"):
         body = read(request, Deletion)
         ctx = request.app.ctx
         user = await ctx.credentials.check_again(claims(request).sub, body.current_password, address(request))
+        await ctx.logins.confirm(user, claims(request))
         try:
             await ctx.logins.delete(user)
         except LastAdmin:
@@ -125,6 +134,7 @@ class OneUser(HTTPMethodView, attach=blueprint, uri="/<user_id:[0-9a-f]{24}>"):
         access = None if body.access is None else Access[body.access.upper()]
 
         async def change(user: User) -> User:
+            await administrator(request)
             changed = await request.app.ctx.logins.change(user, access=access, disabled=body.disabled)
             audit_change(user, changed, by=claims(request).sub)
             return changed
@@ -138,6 +148,7 @@ class OneUser(HTTPMethodView, attach=blueprint, uri="/<user_id:[0-9a-f]{24}>"):
         await administrator(request)
 
         async def delete(user: User) -> User:
+            await administrator(request)
             await request.app.ctx.logins.delete(user)
             return user
 

@@ -1,0 +1,85 @@
+"""Attempts, counted in windows that begin with the first and end as a whole."""
+
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from limits.aio.storage import MemoryStorage
+from pymongo import IndexModel
+
+from app.models.collection import Collection
+
+INDEXES = [IndexModel("ends", expireAfterSeconds=0)]
+
+
+class Attempts(Protocol):
+    """What the throttle needs of a place to count in.
+
+    The limits package's MongoDB storage tells the count without its window, so that an attempt taken back
+    after the window's end would make room in the next one.
+    """
+
+    async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
+        """Count one more and return how many there are, and when the window ends."""
+
+    async def take_back(self, key: str, ends: datetime) -> None:
+        """Count one less in the window that ends then, if it still goes on."""
+
+    async def forget(self, key: str) -> None:
+        """Begin anew."""
+
+
+class SharedAttempts:
+    """Counted in MongoDB, by its clock, for all workers and machines."""
+
+    def __init__(self, attempts: Collection) -> None:
+        self._attempts = attempts
+
+    async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
+        """Count one more in a single update."""
+        over: dict[str, Any] = {"$lte": [{"$ifNull": ["$ends", "$$NOW"]}, "$$NOW"]}
+        document = await self._attempts.find_one_and_update(
+            {"_id": key},
+            [
+                {
+                    "$set": {
+                        "count": {"$cond": [over, 1, {"$add": ["$count", 1]}]},
+                        "ends": {"$cond": [over, {"$add": ["$$NOW", seconds * 1000]}, "$ends"]},
+                    }
+                }
+            ],
+            upsert=True,
+        )
+        found = document or {}  # an upsert always has a result
+        return found["count"], found["ends"]
+
+    async def take_back(self, key: str, ends: datetime) -> None:
+        """Count one less, in this window only and never below none."""
+        await self._attempts.update_one({"_id": key, "ends": ends, "count": {"$gt": 0}}, {"$inc": {"count": -1}})
+
+    async def forget(self, key: str) -> None:
+        """Remove the counter."""
+        await self._attempts.delete_one({"_id": key})
+
+
+class OwnAttempts:
+    """Counted in this worker's memory, where it is the only one."""
+
+    def __init__(self) -> None:
+        self._storage = MemoryStorage()
+
+    async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
+        """Count one more."""
+        number = await self._storage.incr(key, seconds)
+        return number, await self._ends(key)
+
+    async def take_back(self, key: str, ends: datetime) -> None:
+        """Count one less, in this window only."""
+        if await self._ends(key) == ends:
+            await self._storage.decr(key)
+
+    async def forget(self, key: str) -> None:
+        """Remove the counter."""
+        await self._storage.clear(key)
+
+    async def _ends(self, key: str) -> datetime:
+        return datetime.fromtimestamp(await self._storage.get_expiry(key), UTC)
