@@ -1,6 +1,7 @@
 """Our refusals, and the one shape in which every error leaves: RFC 9457 problem details."""
 
 import json
+import re
 from asyncio import CancelledError
 from http import HTTPStatus
 from typing import Any
@@ -51,7 +52,8 @@ class Problem(SanicException):
         headers: dict[str, str] | None = None,
         errors: list[dict[str, str]] | None = None,
     ) -> None:
-        super().__init__(detail, status_code=status, headers=headers or {})
+        super().__init__(detail, status_code=status)
+        self.headers = dict(headers or {})  # Sanic would share an empty one with all others
         self.code = code
         self.detail = detail
         self.errors = errors
@@ -123,6 +125,13 @@ def problem_response(request: Request, problem: Problem) -> HTTPResponse:
     return answer(json.dumps(body).encode(), status, content_type="application/problem+json", headers=problem.headers)
 
 
+def allowed(request: Request) -> str:
+    """List the methods of a path with parameters; of others Sanic lists them itself (RFC 9110 section 15.5.6)."""
+    routes = [route for group in request.app.router.regex_routes.values() for route in group]
+    here = [route for route in routes if re.fullmatch(route.pattern, request.path)]
+    return ", ".join(sorted({method for route in here for method in route.methods}))
+
+
 def store_is_away(error: Exception) -> bool:
     """Tell whether the database, and not the request or this program, is to blame."""
     if isinstance(error, OperationFailure) and error.code in CANNOT_SERVE:
@@ -151,6 +160,8 @@ class ProblemHandler(ErrorHandler):
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
         """Log what needs a look, and answer."""
         problem = as_problem(exception)
+        if problem.status_code == 405 and "Allow" not in problem.headers:
+            problem.headers["Allow"] = allowed(request)
         if store_is_away(exception):
             error_logger.error("%s: database: %s", request_id(request), type(exception).__name__)
         elif problem.status_code == 500 and not isinstance(exception, CancelledError):  # whose client has left

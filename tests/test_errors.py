@@ -51,6 +51,8 @@ def test_an_unknown_path_is_not_found_in_the_same_shape_for_everyone(service: Se
         ("GET", "/auth", {"POST", "OPTIONS"}),
         ("PUT", "/auth/refresh", {"POST", "OPTIONS"}),
         ("GET", "/users/registration", {"POST", "OPTIONS"}),
+        ("POST", f"/users/{'0' * 24}", {"GET", "HEAD", "PATCH", "DELETE", "OPTIONS"}),
+        ("GET", f"/auth/sessions/{'x' * 22}", {"DELETE", "OPTIONS"}),
     ],
 )
 def test_a_wrong_method_is_told_the_right_ones(service: Service, method: str, path: str, allowed: set[str]) -> None:
