@@ -20,38 +20,39 @@ T = TypeVar("T")
 
 @dataclass
 class Patience:
-    """How many seconds are left for all calls of one request together."""
+    """How many seconds are left for all calls of one request together; None before the first."""
 
-    seconds: float
+    seconds: float | None = None
 
 
 _patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
 
 
-def wait_at_most(seconds: float) -> None:
-    """Give so many seconds to everything that the current task, and those it starts, will ask the database.
+def be_patient_once() -> None:
+    """Have everything that this request asks the database share the limit of one call.
 
     Only the waiting counts, not what happens between the calls. Sanic serves all requests of a connection in
-    one task, so each of them must begin with this.
+    one task, so each request must begin with this.
     """
-    _patience.set(Patience(seconds))
+    _patience.set(Patience())
 
 
 async def in_time(call: Awaitable[T], seconds: float) -> T:
-    """Wait for the database, but not for ever, and not for longer than `wait_at_most` has left.
+    """Wait for the database, but not for ever, and for all of a request's calls together not for longer.
 
     The driver's own limits begin when a thread takes the call up; while the database hangs, the wait for a
     thread has to be limited too. Raises NetworkTimeout.
     """
-    patience = _patience.get() or Patience(seconds)
+    patience = _patience.get() or Patience()
+    left = seconds if patience.seconds is None else patience.seconds
     began = time.monotonic()
     try:
-        async with asyncio.timeout(min(seconds, patience.seconds)):
+        async with asyncio.timeout(left):
             return await call
     except TimeoutError:
         raise NetworkTimeout(f"no answer from the database within {seconds} s") from None
     finally:
-        patience.seconds -= time.monotonic() - began
+        patience.seconds = left - (time.monotonic() - began)
 
 
 class Collection:

@@ -1,0 +1,50 @@
+"""Patience: what a request asks the database is over in time, and so is all of it together."""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+
+import pytest
+from pymongo.errors import NetworkTimeout
+
+from app.models.collection import be_patient_once, in_time
+
+SECONDS = 0.1
+
+
+async def answered(call: Awaitable[None]) -> bool:
+    """Tell whether a call was answered within its patience."""
+    try:
+        await in_time(call, SECONDS)
+    except NetworkTimeout:
+        return False
+    return True
+
+
+def test_a_call_that_hangs_is_given_up() -> None:
+    async def story() -> None:
+        began = time.monotonic()
+        with pytest.raises(NetworkTimeout):
+            await in_time(asyncio.sleep(5), SECONDS)
+        assert time.monotonic() - began < 1
+
+    asyncio.run(story())
+
+
+def test_the_calls_of_one_request_share_their_patience() -> None:
+    """One that used up most of it leaves the next ones little, and the next request begins anew."""
+
+    async def story() -> list[bool]:
+        be_patient_once()
+        first = [await answered(asyncio.sleep(SECONDS * 0.7)) for _ in range(2)]
+        be_patient_once()
+        return [*first, await answered(asyncio.sleep(SECONDS * 0.7))]
+
+    assert asyncio.run(story()) == [True, False, True]
+
+
+def test_what_belongs_to_no_request_has_patience_for_each_call() -> None:
+    async def story() -> list[bool]:
+        return [await answered(asyncio.sleep(SECONDS * 0.7)) for _ in range(3)]
+
+    assert asyncio.run(story()) == [True, True, True]
