@@ -1,0 +1,1 @@
+"""What the service does while the things that it stands on fail."""
