@@ -9,7 +9,7 @@ from pymongo.errors import NetworkTimeout
 
 from app.models.collection import be_patient_once, in_time
 
-SECONDS = 0.1
+SECONDS = 0.6  # far from all the waits below, for a busy machine
 
 
 async def answered(call: Awaitable[None]) -> bool:
@@ -36,15 +36,15 @@ def test_the_calls_of_one_request_share_their_patience() -> None:
 
     async def story() -> list[bool]:
         be_patient_once()
-        first = [await answered(asyncio.sleep(SECONDS * 0.7)) for _ in range(2)]
+        first = [await answered(asyncio.sleep(seconds)) for seconds in (0.2, 0.5)]
         be_patient_once()
-        return [*first, await answered(asyncio.sleep(SECONDS * 0.7))]
+        return [*first, await answered(asyncio.sleep(0.2))]
 
     assert asyncio.run(story()) == [True, False, True]
 
 
 def test_what_belongs_to_no_request_has_patience_for_each_call() -> None:
     async def story() -> list[bool]:
-        return [await answered(asyncio.sleep(SECONDS * 0.7)) for _ in range(3)]
+        return [await answered(asyncio.sleep(0.25)) for _ in range(3)]
 
     assert asyncio.run(story()) == [True, True, True]
