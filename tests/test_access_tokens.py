@@ -60,7 +60,7 @@ def test_every_claim_is_required(service: Service, forge: Forge, claim: str) -> 
         {"nbf": int(time.time()) + 3600},
         {"exp": int(time.time()) + 86400},
     ],
-    ids=repr,
+    ids=",".join,
 )
 def test_a_claim_that_is_not_as_we_issue_it_is_refused(service: Service, forge: Forge, claims: Document) -> None:
     assert refused(service, forge(claims))
