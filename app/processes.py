@@ -21,6 +21,7 @@ from sanic import Sanic
 from sanic.log import error_logger, logger
 from sanic.mixins import startup
 from sanic.server.socket import bind_socket
+from sanic.worker.constants import ProcessState
 from sanic.worker.manager import MonitorCycle, WorkerManager
 from sanic.worker.process import WorkerProcess
 
@@ -28,6 +29,7 @@ from app import orphans
 from app.slow_clients import Protocol
 
 SAME_SIGNAL_SECONDS = 0.5
+POLL_SECONDS = 0.05
 BACKLOG = 1024  # connections that wait to be accepted; beyond Sanic's 100 the kernel has clients wait a second
 REPLACE_SECONDS = 1  # between two replacements of one worker, lest one that cannot start eats the machine
 CLOSING_SECONDS = 5  # to close the database's connections and leave
@@ -101,7 +103,7 @@ class Manager(WorkerManager):
         self.started.set()
 
     def shutdown_signal(self, _: int, __: FrameType | None) -> None:
-        """Stop gracefully; at once when told again, or while the workers start, as Sanic would wait for ever.
+        """Stop gracefully, or at once when told again.
 
         Only makes a note: what Sanic does here asks another process, perhaps amid a question to it.
         """
@@ -109,32 +111,44 @@ class Manager(WorkerManager):
         self._told = now
         if now - before < SAME_SIGNAL_SECONDS:
             return  # once to the whole group and once passed on; Sanic would take the second for impatience
-        if self._stopping or not self.started.is_set():
+        if self._stopping:
             self.kill()
         self._stopping = True
 
     def join(self) -> None:
-        """Let go of the port, which only the workers answer at, and wait for their end, but not for ever."""
+        """Let go of the port, which only the workers answer at, and wait for all to end, but not for ever.
+
+        Sanic would wait for ten seconds twice, and then take the workers with it whatever they were doing.
+        """
         self._server_settings["sock"].close()
-        for process in self.processes:
-            process.terminate()  # also one that was being replaced when the others were told
-        last = threading.Timer(self.stop_seconds, self.kill)
-        last.daemon = True
-        last.start()
-        super().join()
-        last.cancel()
+        deadline = time.monotonic() + self.stop_seconds
+        while any(process.is_alive() for process in self.processes):
+            if time.monotonic() > deadline:
+                error_logger.error("some processes have not ended in %s s and are killed", self.stop_seconds)
+                self.kill()
+            time.sleep(POLL_SECONDS)
 
     def kill(self) -> NoReturn:
         """Kill the workers and leave. Sanic would kill the whole process group, which is also the caller's."""
         for process in self.processes:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
+            self._kill(process)
         os._exit(1)
+
+    def _kill(self, process: WorkerProcess) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+
+    def _all_workers_ack(self) -> bool:
+        return self._stopping or super()._all_workers_ack()  # Sanic would wait for ever for those that it has ended
 
     def _poll_monitor(self) -> MonitorCycle | None:
         if not self._stopping:
             return super()._poll_monitor()
         logger.info("told to stop")
+        super()._sync_states()
+        for process in self.transient_processes:
+            if process.state is not ProcessState.ACKED:  # it is starting; told politely, it would show a traceback
+                self._kill(process)
         self.shutdown()
         return MonitorCycle.BREAK
 
