@@ -17,6 +17,8 @@ FIELD_NAME_LENGTH = 64  # how much of an unknown field's name an answer repeats
 
 USERNAME = "^[A-Za-z0-9._-]{3,64}$"
 Username = Annotated[str, StringConstraints(pattern=USERNAME)]
+UserId = Annotated[str, StringConstraints(pattern="^[0-9a-f]{24}$")]
+SessionId = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{22}$")]
 # Length and strength are checked after normalisation, where the rules are; this only bounds the work.
 Password = Annotated[str, Field(max_length=1024, description="Any Unicode text of at most 256 characters.")]
 
@@ -66,6 +68,9 @@ class Deletion(Body):
 class UserChange(Body):
     """What an administrator changes: one of the two at least."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    # None says that it was not given; null is refused.
     access: AccessName | None = None
     disabled: bool | None = None
 
@@ -84,7 +89,7 @@ class UserChange(Body):
 class PageQuery(BaseModel):
     """Which page of a list."""
 
-    after: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")] | None = None
+    after: UserId | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 50
 
 
@@ -190,7 +195,7 @@ class ProblemOut(BaseModel):
     detail: str
     code: str = Field(description="Stable, for programs.")
     request_id: str
-    errors: list[FieldError] | None = None
+    errors: list[FieldError] | None = None  # left out if there are none
 
 
 B = TypeVar("B", bound=Body)
@@ -238,7 +243,7 @@ def _check_content_type(request: Request[Any, Any]) -> None:
 def _parse(body: bytes) -> dict[str, Any]:
     """Parse JSON one way only: UTF-8, no duplicate names, no NaN, an object on top."""
     try:
-        data = json.loads(body.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse)
+        data = json.loads(body.decode(), object_pairs_hook=without_duplicates, parse_constant=_refuse)
     except (ValueError, RecursionError):  # ValueError includes bad UTF-8, bad JSON, and numbers too long to read
         raise Problem(400, "malformed_json", "The body is not well-formed JSON.") from None
     if not isinstance(data, dict):
@@ -246,7 +251,8 @@ def _parse(body: bytes) -> dict[str, Any]:
     return data
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of a JSON parser's pairs. Raises ValueError if a name is given twice."""
     names = dict(pairs)
     if len(names) != len(pairs):
         raise ValueError("duplicate names")

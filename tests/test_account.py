@@ -161,6 +161,16 @@ def test_one_session_can_be_ended_from_another(service: Service, alice: Actor) -
     assert service("DELETE", path, token=alice.tokens["access_token"]).status_code == 404
 
 
+def test_a_session_that_has_expired_cannot_be_ended(
+    service: Service, alice: Actor, database: Database[Document]
+) -> None:
+    """It is in no list any more, though the database may not have swept it up yet."""
+    phone = alice.log_in()
+    database.sessions.update_one({"_id": phone.claims["sid"]}, [{"$set": {"expires_at": "$$NOW"}}])
+    path = f"/auth/sessions/{phone.claims['sid']}"
+    assert service("DELETE", path, token=alice.tokens["access_token"]).status_code == 404
+
+
 def test_sessions_of_others_are_not_there(service: Service, alice: Actor, bob: Actor) -> None:
     for name in (bob.claims["sid"], "x" * 22, "x", "%00" * 22, "$ne"):
         response = service("DELETE", f"/auth/sessions/{name}", token=alice.tokens["access_token"])

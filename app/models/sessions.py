@@ -29,6 +29,7 @@ INDEXES = [
     IndexModel([("ended", 1), ("_id", 1)], partialFilterExpression={"ended": {"$exists": True}}),
 ]
 SEEN_NOW = dict.fromkeys(("user_id", "access", "counter", "rotations", "ended", "expires_at"), 1) | {"now": "$$NOW"}
+GOING = {"ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
 END = {"$currentDate": {"ended": {"$type": "timestamp"}, "ended_at": True}}
 
 
@@ -132,7 +133,7 @@ class Sessions:
         Raises SessionOver or TokenReused.
         """
         moved = await self._sessions.find_one_and_update(
-            {"_id": session_id, "counter": counter, "ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}},
+            {"_id": session_id, "counter": counter, **GOING},
             [
                 {
                     "$set": {
@@ -150,19 +151,19 @@ class Sessions:
 
     async def generation(self, session_id: str) -> int | None:
         """Return the generation of a session that goes on, or None."""
-        query = {"_id": session_id, "ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+        query = {"_id": session_id, **GOING}
         document = await self._sessions.find_one(query, {"generation": 1})
         return document["generation"] if document else None
 
     async def live(self, user_id: str) -> list[LiveSession]:
         """Return the sessions of a user that go on, the newest first."""
-        query = {"user_id": user_id, "ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+        query = {"user_id": user_id, **GOING}
         found = await self._sessions.find(query, sort="created_at", direction=DESCENDING, limit=LIST_LENGTH)
         return [LiveSession.from_document(document) for document in found]
 
     async def end(self, session_id: str, user_id: str) -> bool:
         """End this session of this user and tell whether it was still going."""
-        return await self._sessions.update_one({"_id": session_id, "user_id": user_id, "ended": None}, END)
+        return await self._sessions.update_one({"_id": session_id, "user_id": user_id, **GOING}, END)
 
     async def end_all(self, user_id: str, generation: int) -> list[str]:
         """End the user's sessions of earlier generations and return the ids of all that are over."""
