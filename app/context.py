@@ -9,6 +9,7 @@ from sanic.config import Config as SanicConfig
 
 from app.caller import address, user_agent
 from app.database import Database
+from app.models.collection import be_patient_once
 from app.models.sessions import Client
 from app.models.users import Users
 from app.security.access_tokens import Claims
@@ -36,6 +37,11 @@ class Context:
 
 App: TypeAlias = Sanic[SanicConfig, Context]
 Request: TypeAlias = sanic.Request[App, Any]
+
+
+def begin(_: Request) -> None:
+    """Begin a request that may ask the database; for `on_request` of every blueprint whose views do."""
+    be_patient_once()
 
 
 def claims(request: Request) -> Claims:

@@ -8,6 +8,8 @@ import pytest
 from pymongo.errors import NetworkTimeout
 
 from app.models.collection import be_patient_once, in_time
+from config import Config
+from tests.conftest import Actor, Service
 
 SECONDS = 0.6  # far from all the waits below, for a busy machine
 
@@ -48,3 +50,15 @@ def test_what_belongs_to_no_request_has_patience_for_each_call() -> None:
         return [await answered(asyncio.sleep(0.25)) for _ in range(3)]
 
     assert asyncio.run(story()) == [True, True, True]
+
+
+def test_a_probe_does_not_pay_for_what_its_connection_asked_before(config: Config, resident: Actor) -> None:
+    """A load balancer keeps its connections, and Sanic serves all requests of one in one task."""
+    with Service(config.model_copy(update={"MONGO_TIMEOUT_SECONDS": SECONDS})) as service:
+
+        async def slow() -> None:
+            await in_time(asyncio.sleep(0.25), SECONDS)
+
+        assert service("GET", "/auth/me", token=resident.tokens["access_token"]).status_code == 200
+        service.app.ctx.database.ping = slow  # type: ignore[method-assign]
+        assert [service("GET", "/health/ready").status_code for _ in range(4)] == [200] * 4

@@ -14,7 +14,6 @@ Document = dict[str, Any]
 Filter = Mapping[str, Any]
 Update = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
-
 T = TypeVar("T")
 
 

@@ -8,7 +8,6 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic_jwt.configuration import ConfigItem
 
 from app.errors import insufficient_scope, problem_response, token_refused, unauthorized, unavailable
-from app.models.collection import be_patient_once
 from app.security.access_tokens import AccessTokens, Claims, InvalidAccessToken
 from app.security.revocations import Revocations
 
@@ -80,7 +79,6 @@ class Authentication(sanic_jwt.Authentication):
     async def _check_authentication(
         self, request: Request, request_args: Any, request_kwargs: Any
     ) -> tuple[bool, int, None]:
-        be_patient_once()
         request.ctx.claims = self.identify(request)
         return True, 200, None
 

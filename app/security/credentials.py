@@ -6,7 +6,6 @@ from app.background import whole
 from app.caller import origin
 from app.errors import Problem, token_refused, wrong_credentials
 from app.logs import audit
-from app.models.collection import be_patient_once
 from app.models.users import User, Users
 from app.security.passwords import Passwords
 from app.security.throttle import Attempt, Throttle
@@ -22,7 +21,6 @@ class Credentials:
 
     async def check(self, username: str, password: str, address: str) -> User:
         """Return the user whose name and password these are. Raises Problem 401, 429 or 503."""
-        be_patient_once()
         return await self._check(await self._users.by_name(username), username, password, address)
 
     async def check_again(self, user_id: str, password: str, address: str) -> User:

@@ -7,7 +7,6 @@ from typing import Any
 from app.background import whole
 from app.errors import token_refused, wrong_credentials
 from app.logs import audit
-from app.models.collection import be_patient_once
 from app.models.sessions import Client, LiveSession, Session, SessionOver, Sessions, TokenReused
 from app.models.users import Access, ChangedMeanwhile, User, UsernameTaken, Users
 from app.schemas import Tokens
@@ -65,7 +64,6 @@ class Logins:
 
     async def refresh(self, refresh_token: str) -> Tokens:
         """Exchange a refresh token for its successor and a new access token. Raises Problem."""
-        be_patient_once()
         try:
             session_id, counter = self._refresh_tokens.decode(refresh_token)
         except InvalidRefreshToken:

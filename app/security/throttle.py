@@ -10,7 +10,6 @@ from limits import RateLimitItem, parse
 
 from app.errors import Problem, too_many_requests
 from app.models.attempts import Attempts
-from app.models.collection import be_patient_once
 from app.models.users import canonical
 
 
@@ -86,7 +85,6 @@ class Throttle:
 
     async def registration(self, address: str) -> None:
         """Count a registration from an address. Raises Problem 429."""
-        be_patient_once()
         limit = self._registrations
         number, ends = await self._attempts.count(f"registration {address}", limit.get_expiry())
         if number > limit.amount:

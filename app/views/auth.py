@@ -8,12 +8,13 @@ from sanic_jwt import protected
 
 from app.answers import nothing
 from app.caller import address
-from app.context import Request, claims, client
+from app.context import Request, begin, claims, client
 from app.docs import describe
 from app.errors import not_found, token_refused
 from app.schemas import Credentials, Refresh, SessionOut, SessionsOut, Tokens, UserOut, VerifiedOut, read, write
 
 blueprint = Blueprint("auth", url_prefix="/auth")
+blueprint.on_request(begin)
 
 
 class Login(HTTPMethodView, attach=blueprint, uri=""):

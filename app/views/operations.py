@@ -3,13 +3,14 @@
 from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
 
-from app.context import Request
+from app.context import Request, begin
 from app.docs import describe
 from app.errors import unavailable
 from app.processes import draining
 from app.schemas import Health, write
 
 blueprint = Blueprint("operations", url_prefix="/health")
+blueprint.on_request(begin)
 
 
 class Live(HTTPMethodView, attach=blueprint, uri="/live"):

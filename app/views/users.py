@@ -8,7 +8,7 @@ from sanic_jwt import protected, scoped
 
 from app.answers import nothing
 from app.caller import address, origin
-from app.context import Request, claims, client
+from app.context import Request, begin, claims, client
 from app.docs import describe
 from app.errors import Problem, conflict, insufficient_scope, not_found, token_refused, unavailable
 from app.logs import audit
@@ -29,6 +29,7 @@ from app.schemas import (
 )
 
 blueprint = Blueprint("users", url_prefix="/users")
+blueprint.on_request(begin)
 
 TRIES = 10
 
