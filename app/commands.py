@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 from app.context import App, Context
 from app.errors import Problem
 from app.logs import audit
-from app.models.users import Access, ChangedMeanwhile, LastAdmin, User, UsernameTaken
+from app.models.users import Access, LastAdmin, User, UsernameTaken
 from app.schemas import USERNAME
 
 PAGE = 500
@@ -117,17 +117,18 @@ async def _user(ctx: Context, username: str) -> User:
 
 
 async def _changed(ctx: Context, username: str, *, disabled: bool) -> User:
-    """Disable or enable a user as it is, however often others change it first."""
-    while True:
-        user = await _user(ctx, username)
-        if not (user.disabled or disabled):
-            return user  # enabled already; whoever is disabled again may have sessions left from a first try
-        try:
-            return await ctx.logins.change(user, disabled=disabled)
-        except LastAdmin:
-            raise Refused(f"{user.username} is the last administrator") from None
-        except ChangedMeanwhile:
-            continue
+    async def change(user: User) -> User:
+        # Whoever is disabled already may have sessions left from a first try; whoever is enabled loses none.
+        return await ctx.logins.change(user, disabled=disabled) if user.disabled or disabled else user
+
+    user = await _user(ctx, username)
+    try:
+        changed = await ctx.logins.insist(user.id, change)
+    except LastAdmin:
+        raise Refused(f"{user.username} is the last administrator") from None
+    if changed is None:
+        raise Refused(f"{user.username} has just been deleted")
+    return changed
 
 
 def _required(name: str, value: str) -> None:

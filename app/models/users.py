@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 from bson import ObjectId
 from bson.errors import InvalidId
@@ -57,7 +57,7 @@ class User:
     # single write, also those that a login in flight is about to open.
     generation: int
     created_at: datetime
-    # Where the user has logged in from, the latest first: there the failures of others do not lock it out.
+    # Where the user has logged in from, the newest place first: there the failures of others do not lock it out.
     usual_origins: tuple[str, ...] = ()
     deleted: bool = False  # declared so, while its sessions are being ended
 
@@ -93,6 +93,14 @@ class User:
     def allowed(self, level: Access) -> bool:
         """Tell whether the user has this level or a higher one, and may use it."""
         return self.access >= level and not self.disabled
+
+
+class Changes(TypedDict, total=False):
+    """What may be changed of a user, as the database names it; None changes nothing."""
+
+    password: str | None  # the hash
+    access: Access | None
+    disabled: bool | None
 
 
 def canonical(username: str) -> str:
@@ -162,24 +170,16 @@ class Users:
             {"_id": _key(user.id), "usual_origins": {"$ne": origin}}, {"$push": {"usual_origins": latest}}
         )
 
-    async def change(
-        self,
-        user: User,
-        *,
-        password_hash: str | None = None,
-        access: Access | None = None,
-        disabled: bool | None = None,
-    ) -> User:
+    async def change(self, user: User, **changes: Unpack[Changes]) -> User:
         """Change a user and declare every session over that is open now or being opened; return it as it is then.
 
         Two steps: the sessions themselves are ended next. Until `generation_started` says so the user is
         marked, and another worker can finish if this one dies in between.
         Raises ChangedMeanwhile or LastAdmin.
         """
-        given = {"password": password_hash, "access": access, "disabled": disabled}
-        changes = {name: value for name, value in given.items() if value is not None}
-        stays_admin = changes.get("access", user.access) == Access.ADMIN and not changes.get("disabled", user.disabled)
-        return await self._start_generation(user, changes, stays_admin=stays_admin)
+        given = {name: value for name, value in changes.items() if value is not None}
+        stays_admin = given.get("access", user.access) == Access.ADMIN and not given.get("disabled", user.disabled)
+        return await self._start_generation(user, given, stays_admin=stays_admin)
 
     async def delete(self, user: User) -> User:
         """Declare a user deleted and every session over; once those are ended, `generation_started` removes it.

@@ -1,18 +1,20 @@
 """Open, continue and end sessions, and hand out their tokens."""
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar, Unpack
 
 from app.background import whole
 from app.errors import token_refused, wrong_credentials
 from app.logs import audit
 from app.models.sessions import Client, LiveSession, Session, SessionOver, Sessions, TokenReused
-from app.models.users import Access, ChangedMeanwhile, User, UsernameTaken, Users
+from app.models.users import Access, ChangedMeanwhile, Changes, User, UsernameTaken, Users
 from app.schemas import Tokens
 from app.security.access_tokens import AccessTokens, Claims
 from app.security.refresh_tokens import InvalidRefreshToken, RefreshTokens
 from app.security.revocations import Revocations
+
+T = TypeVar("T")
 
 
 def scopes(access: Access) -> list[str]:
@@ -105,32 +107,32 @@ class Logins:
         await self.end(claims.sid, claims.sub)
         self._revocations.add(claims.sid)  # also if another worker was quicker, of which this one may not know yet
 
-    async def change(
-        self,
-        user: User,
-        *,
-        password_hash: str | None = None,
-        access: Access | None = None,
-        disabled: bool | None = None,
-    ) -> User:
+    async def change(self, user: User, **changes: Unpack[Changes]) -> User:
         """Change a user and end all its sessions, those included that are being opened; without changes, just end them.
 
         Raises ChangedMeanwhile or LastAdmin.
         """
-        change = self._users.change(user, password_hash=password_hash, access=access, disabled=disabled)
-        return await whole(self._declare_and_carry_out(change))
+        return await whole(self._declare_and_carry_out(self._users.change(user, **changes)))
 
-    async def log_out_everywhere(self, user_id: str) -> None:
-        """End all sessions of a user, however often others change the user first."""
+    async def insist(self, user_id: str, change: Callable[[User], Awaitable[T]]) -> T | None:
+        """Change a user as it is, however often others change it first; return None if there is no such user.
+
+        Each try asks the database, so a request's patience ends the tries. Raises what `change` does, but for
+        ChangedMeanwhile.
+        """
         while user := await self._users.by_id(user_id):
             with suppress(ChangedMeanwhile):
-                await self.change(user)
-                audit("logged_out_everywhere", user_id=user_id)
-                return
+                return await change(user)
+        return None
 
-    async def delete(self, user: User) -> None:
+    async def log_out_everywhere(self, user_id: str) -> None:
+        """End all sessions of a user."""
+        if await self.insist(user_id, self.change):
+            audit("logged_out_everywhere", user_id=user_id)
+
+    async def delete(self, user: User) -> User:
         """Delete a user and end all its sessions. Raises ChangedMeanwhile or LastAdmin."""
-        await whole(self._declare_and_carry_out(self._users.delete(user)))
+        return await whole(self._declare_and_carry_out(self._users.delete(user)))
 
     async def finish_interrupted(self) -> None:
         """End the sessions of users whose new generation somebody declared and did not live to carry out."""

@@ -10,7 +10,7 @@ from app.answers import nothing
 from app.caller import address, origin
 from app.context import Request, begin, claims, client
 from app.docs import describe
-from app.errors import Problem, conflict, insufficient_scope, not_found, token_refused, unavailable
+from app.errors import Problem, conflict, insufficient_scope, not_found, token_refused
 from app.logs import audit
 from app.models.users import Access, ChangedMeanwhile, LastAdmin, User, UsernameTaken
 from app.schemas import (
@@ -30,8 +30,6 @@ from app.schemas import (
 
 blueprint = Blueprint("users", url_prefix="/users")
 blueprint.on_request(begin)
-
-TRIES = 10
 
 
 class Register(HTTPMethodView, attach=blueprint, uri="/registration"):
@@ -66,7 +64,7 @@ class MyPassword(HTTPMethodView, attach=blueprint, uri="/me/password"):
         new_hash = await ctx.passwords.hash(body.new_password)
         await ctx.logins.confirm(user, claims(request))
         try:
-            user = await ctx.logins.change(user, password_hash=new_hash)
+            user = await ctx.logins.change(user, password=new_hash)
         except ChangedMeanwhile:
             raise token_refused("session_ended", "The session ended while the password was being changed.") from None
         audit("password_changed", user_id=user.id)
@@ -124,7 +122,7 @@ class OneUser(HTTPMethodView, attach=blueprint, uri="/<user_id:[0-9a-f]{24}>"):
     async def get(self, request: Request, user_id: str) -> HTTPResponse:
         """Show a user."""
         await administrator(request)
-        return write(UserOut.of(await existing(request, user_id)))
+        return write(UserOut.of(found(await request.app.ctx.users.by_id(user_id))))
 
     @describe(body=UserChange, answers={200: UserOut}, refuses=(403, 404, 409, 422), token=True)
     @scoped("admin")
@@ -135,12 +133,11 @@ class OneUser(HTTPMethodView, attach=blueprint, uri="/<user_id:[0-9a-f]{24}>"):
         access = None if body.access is None else Access[body.access.upper()]
 
         async def change(user: User) -> User:
-            await administrator(request)
             changed = await request.app.ctx.logins.change(user, access=access, disabled=body.disabled)
             audit_change(user, changed, by=claims(request).sub)
             return changed
 
-        return write(UserOut.of(await anyhow(request, user_id, change)))
+        return write(UserOut.of(await insist(request, user_id, change)))
 
     @describe(answers={204: None}, refuses=(403, 404, 409), token=True)
     @scoped("admin")
@@ -148,12 +145,7 @@ class OneUser(HTTPMethodView, attach=blueprint, uri="/<user_id:[0-9a-f]{24}>"):
         """Delete a user and end all its sessions."""
         await administrator(request)
 
-        async def delete(user: User) -> User:
-            await administrator(request)
-            await request.app.ctx.logins.delete(user)
-            return user
-
-        await anyhow(request, user_id, delete)
+        await insist(request, user_id, request.app.ctx.logins.delete)
         audit("deleted", user_id=user_id, by=claims(request).sub)
         return nothing()
 
@@ -165,24 +157,25 @@ async def administrator(request: Request) -> None:
         raise insufficient_scope()
 
 
-async def existing(request: Request, user_id: str) -> User:
-    """Return the user with this id. Raises Problem 404."""
-    user = await request.app.ctx.users.by_id(user_id)
+async def insist(request: Request, user_id: str, change: Callable[[User], Awaitable[User]]) -> User:
+    """Have an administrator's change of a user made. Raises Problem 403, 404 or 409."""
+
+    async def still_administrator(user: User) -> User:
+        await administrator(request)
+        return await change(user)
+
+    try:
+        changed = await request.app.ctx.logins.insist(user_id, still_administrator)
+    except LastAdmin:
+        raise last_admin() from None
+    return found(changed)
+
+
+def found(user: User | None) -> User:
+    """Return the user that was looked for. Raises Problem 404."""
     if user is None:
         raise not_found("There is no user with this id.")
     return user
-
-
-async def anyhow(request: Request, user_id: str, change: Callable[[User], Awaitable[User]]) -> User:
-    """Change a user as it is, however often others change it first. Raises Problem 404, 409 or 503."""
-    for _ in range(TRIES):
-        try:
-            return await change(await existing(request, user_id))
-        except LastAdmin:
-            raise last_admin() from None
-        except ChangedMeanwhile:
-            continue
-    raise unavailable("busy", "Others are changing this user all the time. Please try again.")
 
 
 def last_admin() -> Problem:
