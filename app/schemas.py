@@ -17,12 +17,12 @@ FIELD_NAME_LENGTH = 64  # how much of an unknown field's name an answer repeats
 
 USERNAME = "^[A-Za-z0-9._-]{3,64}$"
 Username = Annotated[str, StringConstraints(pattern=USERNAME)]
-UserId = Annotated[str, StringConstraints(pattern="^[0-9a-f]{24}$")]
-SessionId = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{22}$")]
+USER_ID = "[0-9a-f]{24}"
+UserId = Annotated[str, StringConstraints(pattern=f"^{USER_ID}$")]
+SESSION_ID = "[A-Za-z0-9_-]{22}"
+SessionId = Annotated[str, StringConstraints(pattern=f"^{SESSION_ID}$")]
 # Length and strength are checked after normalisation, where the rules are; this only bounds the work.
 Password = Annotated[str, Field(max_length=1024, description="Any Unicode text of at most 256 characters.")]
-
-
 AccessName = Literal["guest", "user", "admin"]
 
 

@@ -70,7 +70,8 @@ class Config(BaseModel):
     REVOCATION_STALE_SECONDS: Annotated[float, Field(gt=0, le=120)] = 10
 
     MONGO_URI: str = Field(default="mongodb://127.0.0.1:27017/sanic_api_demo", repr=False)  # may hold a password
-    MONGO_TIMEOUT_SECONDS: Annotated[float, Field(gt=0, le=60)] = 3  # the longest wait for one answer of the database
+    # The longest that one request waits for the database, in all.
+    MONGO_TIMEOUT_SECONDS: Annotated[float, Field(gt=0, le=60)] = 3
 
     PASSWORD_MIN_LENGTH: Annotated[int, Field(ge=8, le=64)] = 8  # characters
     # Failed passwords, by account and address together, by account, by address; and registrations by address.

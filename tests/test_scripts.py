@@ -274,6 +274,6 @@ def test_a_frozen_mongodb_ends_with_its_parent(tmp_path: Path) -> None:
 
 def test_a_missing_mongod_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(local_mongo, "BUNDLES", ("not_installed.db",))
+    monkeypatch.setattr(local_mongo, "BUNDLE", "not_installed.db")
     with pytest.raises(MongoFailed, match="no mongod on PATH"):
         local_mongo.mongod_path()

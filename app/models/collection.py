@@ -55,7 +55,7 @@ async def in_time(call: Awaitable[T], seconds: float) -> T:
 
 
 class Collection:
-    """The few calls that the models need, each over within `seconds`, and no write before the indexes exist.
+    """The few calls that the models need, each over within `seconds`, and nothing inserted before the indexes exist.
 
     Every method raises pymongo's errors, NetworkTimeout among them.
     """

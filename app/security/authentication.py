@@ -113,7 +113,7 @@ def bearer_token(request: Request) -> str:
     return token.strip(" ")
 
 
-def initialize(app: Sanic[Any, Any], key: bytes) -> Authentication:
+def initialize(app: Sanic[Any, Any], key: bytes) -> None:
     """Put sanic-jwt on the app with our hooks and none of its routes.
 
     The key is bytes, since the library takes a text that happens to be a file's name for that file.
@@ -127,5 +127,3 @@ def initialize(app: Sanic[Any, Any], key: bytes) -> Authentication:
         secret=key,
         leeway=0,
     )
-    authentication: Authentication = app.ctx.auth
-    return authentication

@@ -11,7 +11,18 @@ from app.caller import address
 from app.context import Request, begin, claims, client
 from app.docs import describe
 from app.errors import not_found, token_refused
-from app.schemas import Credentials, Refresh, SessionOut, SessionsOut, Tokens, UserOut, VerifiedOut, read, write
+from app.schemas import (
+    SESSION_ID,
+    Credentials,
+    Refresh,
+    SessionOut,
+    SessionsOut,
+    Tokens,
+    UserOut,
+    VerifiedOut,
+    read,
+    write,
+)
 
 blueprint = Blueprint("auth", url_prefix="/auth")
 blueprint.on_request(begin)
@@ -96,7 +107,7 @@ class MySessions(HTTPMethodView, attach=blueprint, uri="/sessions"):
         return write(SessionsOut(sessions=[SessionOut(**asdict(one), current=one.id == me.sid) for one in live]))
 
 
-class MySession(HTTPMethodView, attach=blueprint, uri="/sessions/<session_id:[A-Za-z0-9_-]{22}>"):
+class MySession(HTTPMethodView, attach=blueprint, uri=f"/sessions/<session_id:{SESSION_ID}>"):
     """One of the places where one is logged in."""
 
     @describe(answers={204: None}, refuses=(404,), token=True)

@@ -14,6 +14,7 @@ from app.errors import Problem, conflict, insufficient_scope, not_found, token_r
 from app.logs import audit
 from app.models.users import Access, ChangedMeanwhile, LastAdmin, User, UsernameTaken
 from app.schemas import (
+    USER_ID,
     Deletion,
     PageQuery,
     PasswordChange,
@@ -114,7 +115,7 @@ class AllUsers(HTTPMethodView, attach=blueprint, uri=""):
         return write(UsersOut(users=page, next=page[-1].id if more else None))
 
 
-class OneUser(HTTPMethodView, attach=blueprint, uri="/<user_id:[0-9a-f]{24}>"):
+class OneUser(HTTPMethodView, attach=blueprint, uri=f"/<user_id:{USER_ID}>"):
     """Somebody."""
 
     @describe(answers={200: UserOut}, refuses=(403, 404), token=True)
