@@ -13,7 +13,7 @@ from sanic.log import logger
 from app import commands, docs, extensions, logs, processes
 from app.background import repeat
 from app.context import App, Context
-from app.database import Database
+from app.database import Database, refuses_credentials
 from app.errors import ProblemHandler
 from app.models.attempts import OwnAttempts, SharedAttempts
 from app.models.lock import Lock
@@ -50,7 +50,12 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
         error_handler=ProblemHandler(),
         log_config=logs.configuration(config.LOG_FORMAT),
     )
-    processes.supervise(app, drain_seconds=config.DRAIN_SECONDS, arrival_seconds=config.REQUEST_ARRIVAL_SECONDS)
+    processes.supervise(
+        app,
+        drain_seconds=config.DRAIN_SECONDS,
+        arrival_seconds=config.REQUEST_ARRIVAL_SECONDS,
+        check=lambda: _check(config),
+    )
     extensions.enable(app, cors_origins=config.CORS_ORIGINS)
     docs.publish(app)
     keys = [key.encode() for key in (config.JWT_SECRET_KEY, *config.JWT_PREVIOUS_SECRET_KEYS)]
@@ -76,6 +81,13 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
 
     commands.register(app, services)
     return app
+
+
+def _check(config: Config) -> None:
+    """Ask the database once, before there are workers, what only it can say of the settings. Exits with a message."""
+    if refuses_credentials(config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS):
+        problem = ConfigurationError(["MONGO_URI: the database refuses this user name and password"])
+        raise SystemExit(str(problem))
 
 
 def _sanic_config(config: Config) -> SanicConfig:

@@ -7,12 +7,14 @@ from typing import Any
 import pymongo
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.errors import OperationFailure, PyMongoError
 
 from app.models import attempts, sessions, users
 from app.models.collection import Collection, in_time
 
 CLOSE_SECONDS = 0.5
 DEFAULT_NAME = "sanic_api_demo"
+WRONG_CREDENTIALS = {13, 18}  # the server's error codes Unauthorized and AuthenticationFailed
 
 
 class Database:
@@ -68,3 +70,16 @@ class Database:
     def _collection(self, name: str, indexes: Any) -> Collection:
         options: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
         return Collection(self._database.get_collection(name, codec_options=options), indexes, self._seconds)
+
+
+def refuses_credentials(uri: str, *, timeout_seconds: float) -> bool:
+    """Tell whether the database answers, and only to say that this user name and password may not read it."""
+    milliseconds = int(timeout_seconds * 1000)
+    try:
+        with pymongo.MongoClient[Any](uri, timeoutMS=milliseconds, serverSelectionTimeoutMS=milliseconds) as client:
+            client.get_default_database(DEFAULT_NAME)["users"].find_one({}, {"_id": 1})
+    except OperationFailure as error:
+        return error.code in WRONG_CREDENTIALS
+    except PyMongoError:
+        return False
+    return False

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from multiprocessing.managers import SyncManager
@@ -35,10 +36,13 @@ REPLACE_SECONDS = 1  # between two replacements of one worker, lest one that can
 CLOSING_SECONDS = 5  # to close the database's connections and leave
 
 
-def supervise(app: Sanic[Any, Any], *, drain_seconds: float, arrival_seconds: float) -> None:
-    """Have Sanic serve with the classes below. It finds them by name where it starts, and has no other way in."""
+def supervise(app: Sanic[Any, Any], *, drain_seconds: float, arrival_seconds: float, check: Callable[[], None]) -> None:
+    """Have Sanic serve with the classes below, once `check` has let it; it exits with the reason if it may not.
+
+    Sanic finds them by name where it starts, and has no other way in.
+    """
     startup.WorkerManager = Manager  # type: ignore[attr-defined]
-    startup.Manager = partial(hold_states, app)  # type: ignore[attr-defined]
+    startup.Manager = partial(hold_states, app, check)  # type: ignore[attr-defined]
     startup.HttpProtocol = Protocol  # type: ignore[attr-defined]
     app.config.REQUEST_ARRIVAL_SECONDS = arrival_seconds
     Manager.stop_seconds = drain_seconds + app.config.GRACEFUL_SHUTDOWN_TIMEOUT + CLOSING_SECONDS
@@ -62,8 +66,8 @@ def draining(app: Sanic[Any, Any]) -> bool:
     return not app.config.KEEP_ALIVE
 
 
-def hold_states(app: Sanic[Any, Any]) -> SyncManager:
-    """Start the process that holds the workers' states, once it is clear that the service can listen.
+def hold_states(app: Sanic[Any, Any], check: Callable[[], None]) -> SyncManager:
+    """Start the process that holds the workers' states, once it is clear that the service can listen and serve.
 
     Exits with the reason if it cannot: later, Sanic would have more to say about it.
     """
@@ -71,6 +75,7 @@ def hold_states(app: Sanic[Any, Any]) -> SyncManager:
     settings["backlog"] = BACKLOG
     if not settings["sock"] and not settings["unix"]:
         check_free(settings["host"], settings["port"])
+    check()
     states = SyncManager(ctx=multiprocessing.get_context())
     # By path, because an import of this package costs half a second and 50 MB, for two system calls.
     states.start(run_path, (orphans.__file__, None, "__main__"))

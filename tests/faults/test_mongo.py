@@ -1,4 +1,4 @@
-"""MongoDB dies, freezes, changes its primary, runs full, or is not there at all."""
+"""MongoDB dies, freezes, stutters, changes its primary, runs full, refuses the password, or is not there at all."""
 
 import os
 import subprocess
@@ -14,6 +14,7 @@ from pymongo import MongoClient
 
 from tests.conftest import PASSWORD, Document
 from tests.faults.conftest import BACK_SECONDS, PEOPLE, Footprint, Load, Server, serving
+from tests.faults.test_processes import starting
 from tests.processes import until
 from tests.test_scripts import run_with_mongo
 from tools.local_mongo import DATABASE, LocalMongo, ReplicaSet
@@ -22,6 +23,7 @@ REPETITIONS = int(os.environ.get("FAULTS_REPETITIONS", "2"))  # how often each c
 PRIMARIES = 5  # how many are lost, one after the other
 AWAY_SECONDS = 5
 FROZEN_SECONDS = 10
+STUTTER_SECONDS = 0.9  # less than the limit, and two of them nearly as much
 CALM_SECONDS = 2  # of ordinary service before a fault
 DISK_MEGABYTES = 400
 INTERRUPTED = 11601  # the server's error code
@@ -82,6 +84,22 @@ def test_a_frozen_database_piles_nothing_up(server: Server, mongo: LocalMongo, n
     assert most.megabytes <= at_first.megabytes + 20
 
 
+def test_a_database_that_takes_its_time_is_waited_for_once(server: Server, mongo: LocalMongo, note: Note) -> None:
+    """Each of its answers comes within the limit, but not all that a login needs: the limit is the request's."""
+    with Load(server) as load:
+        time.sleep(CALM_SECONDS)
+        for _ in range(FROZEN_SECONDS):
+            mongo.pause()
+            time.sleep(STUTTER_SECONDS)
+            mongo.resume()
+            time.sleep(0.02)
+        note(recovered(load))
+    note(load.report())
+    load.check_time()
+    load.check_answers()
+    load.check_memory()
+
+
 def test_revocations_that_cannot_be_followed_close_protected_routes_only(tmp_path: Path, note: Note) -> None:
     """Only that look fails, while everything else of the database works."""
     mongo = LocalMongo(tmp_path / "mongodb", options=["--setParameter", "enableTestCommands=1"])
@@ -119,6 +137,41 @@ def test_a_database_that_is_not_there_at_the_start_is_waited_for(tmp_path: Path,
         assert server.post("/users/registration", **credentials).status_code == 201
         assert server.post("/users/registration", **credentials).status_code == 409, "the indexes were made after all"
     mongo.stop()
+
+
+@pytest.mark.parametrize("login", ["root:wrong@", ""], ids=["wrong", "none"])
+def test_credentials_that_the_database_refuses_stop_the_start_in_one_line(tmp_path: Path, login: str) -> None:
+    """And a database that comes later than the service refuses nobody yet."""
+    mongo = LocalMongo(tmp_path / "mongodb")
+    mongo.start()
+    with MongoClient[Document](mongo.uri) as client:
+        client.admin.command("createUser", "root", pwd="right", roles=["root"])
+    mongo.stop()
+    strict = LocalMongo(tmp_path / "mongodb", options=["--auth"])
+    strict.start()
+    with starting(strict.uri.replace("//", f"//{login}") + "?authSource=admin") as server:
+        assert server.command.wait() == 1
+        assert server.command.output == (
+            "The service cannot start with these settings:\n"
+            "  MONGO_URI: the database refuses this user name and password\n"
+        )
+    with starting(strict.uri.replace("//", "//root:right@") + "?authSource=admin") as server:
+        server.command.wait_for(f"{server.url}/health/ready")
+    strict.stop()
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_a_folder_that_takes_no_data_is_named_in_one_line(tmp_path: Path, fault: str) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        if fault == "full":
+            fill(disk)
+        else:
+            subprocess.check_call(["mount", "-o", "remount,ro", disk])  # noqa: S607
+        code, output = run_with_mongo("--data", str(disk / "mongodb"), "--", "true")
+    assert code == 1
+    (line,) = output.splitlines()
+    assert "--data" in line
+    assert str(disk / "mongodb") in line
 
 
 def test_a_full_disk_is_503_and_nothing_acknowledged_is_lost(tmp_path: Path, note: Note) -> None:
