@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from pymongo.errors import PyMongoError
 from sanic import Sanic
@@ -10,10 +11,11 @@ from sanic.config import DEFAULT_CONFIG
 from sanic.config import Config as SanicConfig
 from sanic.log import logger
 
-from app import commands, docs, extensions, logs, processes
+from app import commands, docs, extensions, logs, metrics, processes
 from app.background import repeat
 from app.context import App, Context
 from app.database import Database, refuses_credentials
+from app.docs import page
 from app.errors import ProblemHandler
 from app.models.attempts import OwnAttempts, SharedAttempts
 from app.models.lock import Lock
@@ -57,7 +59,7 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
         check=lambda: _check(config),
     )
     extensions.enable(app, cors_origins=config.CORS_ORIGINS)
-    docs.publish(app)
+    page.serve(app, docs.document)
     keys = [key.encode() for key in (config.JWT_SECRET_KEY, *config.JWT_PREVIOUS_SECRET_KEYS)]
     initialize(app, keys[0])
     for view in (hello, auth, users, operations):
@@ -143,8 +145,15 @@ async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
         for name, task in (
             ("following revocations", ctx.revocations.catch_up),
             ("finishing interrupted logouts", ctx.logins.finish_interrupted),
+            ("measuring", partial(_measure, ctx)),
         )
     ]
+
+
+async def _measure(ctx: Context) -> None:
+    metrics.hashing_waiting.set(ctx.passwords.waiting)
+    metrics.revocations_known.set(len(ctx.revocations))
+    metrics.revocations_age.set(ctx.revocations.age())
 
 
 async def _close(ctx: Context) -> None:

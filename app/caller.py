@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-import uuid
+from random import getrandbits
 from typing import Any
 
 from sanic import Request
@@ -17,7 +17,7 @@ def request_id(request: Request[Any, Any]) -> str:
     known = getattr(request.ctx, "request_id", None)
     if known is None:
         sent = request.headers.getone("x-request-id", "")
-        known = request.ctx.request_id = sent if WELL_FORMED_ID.fullmatch(sent) else uuid.uuid4().hex
+        known = request.ctx.request_id = sent if WELL_FORMED_ID.fullmatch(sent) else f"{getrandbits(128):032x}"
     return str(known)
 
 

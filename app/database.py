@@ -8,13 +8,33 @@ import pymongo
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
+from app.metrics import mongo_commands
 from app.models import attempts, sessions, users
 from app.models.collection import Collection, in_time
 
 CLOSE_SECONDS = 0.5
 DEFAULT_NAME = "sanic_api_demo"
 WRONG_CREDENTIALS = {13, 18}  # the server's error codes Unauthorized and AuthenticationFailed
+
+
+class Outcomes(CommandListener):
+    """Counts how commands end."""
+
+    succeeded_ones = mongo_commands.labels("succeeded")
+    failed_ones = mongo_commands.labels("failed")
+
+    def started(self, _: CommandStartedEvent) -> None:
+        """Count it later."""
+
+    def succeeded(self, _: CommandSucceededEvent) -> None:
+        """Count an answer."""
+        self.succeeded_ones.inc()
+
+    def failed(self, _: CommandFailedEvent) -> None:
+        """Count an error, or that no answer came."""
+        self.failed_ones.inc()
 
 
 class Database:
@@ -35,6 +55,7 @@ class Database:
             retryWrites=True,
             tz_aware=True,
             appname="sanic-api-demo",
+            event_listeners=[Outcomes()],
         )
         self._database = self._client.get_default_database(DEFAULT_NAME)
 

@@ -1,14 +1,13 @@
-"""sanic-ext, as much of it as pays: the OpenAPI description, automatic HEAD and OPTIONS, and CORS where it is wanted.
+"""sanic-ext, as much of it as pays: automatic HEAD and OPTIONS, and CORS where it is wanted.
 
-Its injection alone would cost a fifth of the throughput, and its CORS costs something even without an origin.
+Its injection alone would cost a fifth of the throughput, its CORS costs something even without an origin, and the
+pages of its documentation come from another host: ours is in docs/.
 """
 
 from typing import Any
 
 from sanic import Sanic
 from sanic_ext.extensions.http.extension import HTTPExtension
-from sanic_ext.extensions.openapi.builders import SpecificationBuilder
-from sanic_ext.extensions.openapi.extension import OpenAPIExtension
 
 CORS_MAX_AGE_SECONDS = 3600
 REQUEST_HEADERS = ["authorization", "content-type", "x-request-id"]
@@ -17,7 +16,6 @@ RESPONSE_HEADERS = ["retry-after", "www-authenticate"]
 
 def enable(app: Sanic[Any, Any], *, cors_origins: list[str]) -> None:
     """Extend the app; scripts of the origins may call it, with tokens but never with cookies."""
-    app.config.OAS_UI_SWAGGER = False  # its redirect page asks another host, from inside the event loop
     app.config.update(
         CORS=bool(cors_origins),
         CORS_ORIGINS="*" if "*" in cors_origins else cors_origins,
@@ -26,5 +24,4 @@ def enable(app: Sanic[Any, Any], *, cors_origins: list[str]) -> None:
         CORS_EXPOSE_HEADERS=RESPONSE_HEADERS,
         CORS_MAX_AGE=CORS_MAX_AGE_SECONDS,
     )
-    SpecificationBuilder.reset()  # it is the process's, and would describe the routes of an earlier app
-    app.extend(built_in_extensions=False, extensions=[OpenAPIExtension, HTTPExtension])
+    app.extend(built_in_extensions=False, extensions=[HTTPExtension])

@@ -9,19 +9,35 @@ from sanic import Request
 from sanic.log import LOGGING_CONFIG_DEFAULTS
 
 from app.caller import address, request_id
+from app.metrics import events
 
 JSON_FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s"
 TEXT_FIELDS = "%(asctime)s %(levelname)s %(message)s"
 # A terminal obeys some control characters; lines of a traceback end as they do.
 HARMLESS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 audit_logger = logging.getLogger("audit")
+access_logger = logging.getLogger("sanic.access")
 
 
 def audit(event: str, **facts: Any) -> None:
-    """Write down a security event with its facts, and the request that it belongs to."""
+    """Write down and count a security event, with its facts and the request that it belongs to."""
+    events.labels(event).inc()
     request: Request[Any, Any] | None = Request._current.get(None)
     caller = {"address": address(request), "request_id": request_id(request)} if request else {}
     audit_logger.info(event, extra={"facts": {"event": event, **facts, **caller}})
+
+
+def access(request: Request[Any, Any], status: int, seconds: float) -> None:
+    """Write down that a request was answered; its path without the query, which may say what is nobody's business."""
+    facts = {
+        "method": request.method,
+        "path": request.path,
+        "status": status,
+        "milliseconds": round(1000 * seconds, 1),
+        "address": address(request),
+        "request_id": request_id(request),
+    }
+    access_logger.info("answered", extra={"facts": facts})
 
 
 class Text(logging.Formatter):
@@ -53,5 +69,5 @@ def configuration(log_format: str) -> dict[str, Any]:
     return {
         **LOGGING_CONFIG_DEFAULTS,
         "loggers": {**LOGGING_CONFIG_DEFAULTS["loggers"], "audit": audit_trail},
-        "formatters": {"generic": formatter, "access": LOGGING_CONFIG_DEFAULTS["formatters"]["access"]},
+        "formatters": {"generic": formatter, "access": formatter},
     }

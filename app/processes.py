@@ -26,8 +26,8 @@ from sanic.worker.constants import ProcessState
 from sanic.worker.manager import MonitorCycle, WorkerManager
 from sanic.worker.process import WorkerProcess
 
-from app import orphans
-from app.slow_clients import Protocol
+from app import metrics, orphans
+from app.connections import Protocol
 
 SAME_SIGNAL_SECONDS = 0.5
 POLL_SECONDS = 0.05
@@ -76,6 +76,7 @@ def hold_states(app: Sanic[Any, Any], check: Callable[[], None]) -> SyncManager:
     if not settings["sock"] and not settings["unix"]:
         check_free(settings["host"], settings["port"])
     check()
+    metrics.share()
     states = SyncManager(ctx=multiprocessing.get_context())
     # By path, because an import of this package costs half a second and 50 MB, for two system calls.
     states.start(run_path, (orphans.__file__, None, "__main__"))
@@ -172,4 +173,5 @@ class Manager(WorkerManager):
             "%s [%s] ended with exit code %s and is replaced", process.name, process.pid, process.exitcode
         )
         self.worker_state.setdefault(process.name, {"server": True})  # a worker that ends by itself removes it
+        metrics.worker_died(process.pid)
         process.restart()

@@ -16,13 +16,21 @@ UNKNOWN = "Extra inputs are not permitted"
 FIELD_NAME_LENGTH = 64  # how much of an unknown field's name an answer repeats
 
 USERNAME = "^[A-Za-z0-9._-]{3,64}$"
-Username = Annotated[str, StringConstraints(pattern=USERNAME)]
+Username = Annotated[str, StringConstraints(pattern=USERNAME), Field(examples=["alice"])]
 USER_ID = "[0-9a-f]{24}"
 UserId = Annotated[str, StringConstraints(pattern=f"^{USER_ID}$")]
 SESSION_ID = "[A-Za-z0-9_-]{22}"
 SessionId = Annotated[str, StringConstraints(pattern=f"^{SESSION_ID}$")]
 # Length and strength are checked after normalisation, where the rules are; this only bounds the work.
-Password = Annotated[str, Field(max_length=1024, description="Any Unicode text of at most 256 characters.")]
+Password = Annotated[
+    str,
+    Field(
+        max_length=1024,
+        description="Any Unicode text of at most 256 characters.",
+        examples=["correct horse battery staple"],
+    ),
+]
+EXAMPLE_REFRESH_TOKEN = "q3Zk1h0bTn2mXw8uYr5LdA.0.hVn7vD0p6k3Ew1bQ2cX9sLrT4yUzGmJfKaHdNiOeP8Y"
 AccessName = Literal["guest", "user", "admin"]
 
 
@@ -42,21 +50,21 @@ class Registration(Body):
 class Credentials(Body):
     """A login. A name that breaks the rules is only an unknown one."""
 
-    username: Annotated[str, Field(max_length=256)]
+    username: Annotated[str, Field(max_length=256, examples=["alice"])]
     password: Password
 
 
 class Refresh(Body):
     """A refresh token to be exchanged."""
 
-    refresh_token: Annotated[str, Field(max_length=512)]
+    refresh_token: Annotated[str, Field(max_length=512, examples=[EXAMPLE_REFRESH_TOKEN])]
 
 
 class PasswordChange(Body):
     """A new password, and the one it replaces."""
 
     current_password: Password
-    new_password: Password
+    new_password: Annotated[Password, Field(examples=["a quite different sentence"])]
 
 
 class Deletion(Body):
@@ -71,8 +79,8 @@ class UserChange(Body):
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     # None says that it was not given; null is refused.
-    access: AccessName | None = None
-    disabled: bool | None = None
+    access: Annotated[AccessName | None, Field(examples=["user"])] = None
+    disabled: Annotated[bool | None, Field(examples=[False])] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -96,10 +104,10 @@ class PageQuery(BaseModel):
 class UserOut(BaseModel):
     """A user as clients see it."""
 
-    id: str
-    username: str
-    access: AccessName
-    disabled: bool
+    id: str = Field(examples=["6744a1b2c3d4e5f60718293a"])
+    username: str = Field(examples=["alice"])
+    access: AccessName = Field(examples=["user"])
+    disabled: bool = Field(examples=[False])
     created_at: datetime
 
     @classmethod
@@ -118,17 +126,20 @@ class UsersOut(BaseModel):
     """A page of users."""
 
     users: list[UserOut]
-    next: str | None = Field(description="Where the next page begins: give it as `after`. Null on the last page.")
+    next: str | None = Field(
+        description="Where the next page begins: give it as `after`. Null on the last page.",
+        examples=["6744a1b2c3d4e5f60718293a"],
+    )
 
 
 class SessionOut(BaseModel):
     """A session as its user sees it."""
 
-    id: str
+    id: str = Field(examples=["q3Zk1h0bTn2mXw8uYr5LdA"])
     created_at: datetime
     refreshed_at: datetime
-    address: str
-    user_agent: str
+    address: str = Field(examples=["203.0.113.7"])
+    user_agent: str = Field(examples=["Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"])
     current: bool = Field(description="Whether it is the session of the access token that asks.")
 
 
@@ -141,10 +152,10 @@ class SessionsOut(BaseModel):
 class Tokens(BaseModel):
     """An access token and the refresh token that follows it."""
 
-    access_token: str
-    refresh_token: str
+    access_token: str = Field(examples=["eyJhbGciOiJIUzI1NiIsImtpZCI6IjdkYjYiLCJ0eXAiOiJhdCtqd3QifQ.eyJzdWIi..."])
+    refresh_token: str = Field(examples=[EXAMPLE_REFRESH_TOKEN])
     token_type: Literal["Bearer"] = "Bearer"
-    expires_in: int = Field(description="Seconds until the access token expires.")
+    expires_in: int = Field(description="Seconds until the access token expires.", examples=[900])
 
 
 class Registered(Tokens):
@@ -170,7 +181,7 @@ class VerifiedOut(BaseModel):
 class Greeting(BaseModel):
     """The tutorial's answer."""
 
-    Hello: str
+    Hello: str = Field(examples=["World!"])
 
 
 class Health(BaseModel):

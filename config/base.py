@@ -86,6 +86,7 @@ class Config(BaseModel):
 
     CORS_ORIGINS: list[Origin] = []  # whose scripts may call the service from a browser; empty: nobody's
     LOG_FORMAT: Literal["text", "json"] = "text"
+    ACCESS_LOG: bool = False  # a line for each request, too; it costs as much as a simple request itself
 
     # Sanic's own. Its defaults take 100 MB of body and wait a minute for a silent client.
     REQUEST_MAX_SIZE: Annotated[int, Field(gt=0)] = 1_000_000  # bytes of body

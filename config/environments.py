@@ -11,6 +11,7 @@ class DevelopmentConfig(Config):
     """A laptop: talkative, and a MongoDB on the same machine."""
 
     DEBUG: bool = True
+    ACCESS_LOG: bool = True
 
 
 class TestingConfig(Config):

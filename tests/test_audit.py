@@ -11,6 +11,7 @@ from pymongo.database import Database
 
 from app.logs import Json, Text, configuration
 from app.models.users import Access
+from config import Config
 from tests.conftest import PASSWORD, Actor, Leaks, Service
 
 Document = dict[str, Any]
@@ -53,6 +54,30 @@ def shown(facts: Document) -> Document:
     assert facts["address"] == "127.0.0.1"
     assert facts["request_id"]
     return {name: value for name, value in facts.items() if name not in ("address", "request_id")}
+
+
+def test_a_line_for_each_request_where_it_is_wanted(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    """With what was asked and answered, and nothing that the query or a header says."""
+    with Service(config.model_copy(update={"ACCESS_LOG": True})) as service, caplog.at_level("INFO", "sanic.access"):
+        service("GET", "/tests/secret?access_token=abc", token="abc", headers={"X-Request-ID": "known"})
+        service("POST", "/nowhere", headers={"X-Request-ID": "other"})
+    lines = [record for record in caplog.records if record.name == "sanic.access"]
+    assert [{**line.__dict__["facts"], "milliseconds": None} for line in lines] == [
+        {
+            "method": method,
+            "path": path,
+            "status": status,
+            "milliseconds": None,
+            "address": "127.0.0.1",
+            "request_id": request_id,
+        }
+        for method, path, status, request_id in (
+            ("GET", "/tests/secret", 401, "known"),
+            ("POST", "/nowhere", 404, "other"),
+        )
+    ]
+    assert all(0 <= line.__dict__["facts"]["milliseconds"] < 5000 for line in lines)
+    assert "abc" not in " ".join(Json().format(line) for line in lines)
 
 
 def test_the_life_of_an_account_is_written_down(

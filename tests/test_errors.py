@@ -101,19 +101,34 @@ def test_other_spellings_of_a_path_do_not_get_round_the_lock(service: Service, p
         b"POST /auth HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"POST /auth HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"GET /tests/hello HTTP/1.1\r\nHost: x\r\nBroken header\r\n\r\n",
+        b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
-def test_malformed_requests_get_a_problem_too(service: Service, request_bytes: bytes) -> None:
+def test_malformed_requests_get_a_problem_too(
+    service: Service, request_bytes: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And leave no traceback behind, with which anybody could fill the log."""
     answer = raw(service, request_bytes)
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"application/problem+json" in answer
+    assert b"x-request-id: " in answer
+    assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_the_clients_request_id_is_repeated_if_it_is_well_formed(service: Service) -> None:
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
+@pytest.mark.parametrize("path", ["/tests/hello", "/nowhere", "/health/live"])
+def test_the_clients_request_id_is_repeated_if_it_is_well_formed(service: Service, method: str, path: str) -> None:
+    """On every answer, and in the body of every error; else the answer has one of ours."""
     for sent in ("abc-1.2_3", "0123456789" * 12):
-        assert service("GET", "/nowhere", headers={"X-Request-ID": sent}).json()["request_id"] == sent
+        response = service(method, path, headers={"X-Request-ID": sent})
+        assert response.headers["x-request-id"] == sent
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert method == "HEAD" or response.is_success or response.json()["request_id"] == sent
     for sent in ("", "a b", "<script>", "x" * 129, "{}"):
-        assert service("GET", "/nowhere", headers={"X-Request-ID": sent}).json()["request_id"] != sent
+        given = service(method, path, headers={"X-Request-ID": sent}).headers["x-request-id"]
+        assert given != sent
+        assert len(given) == 32
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from pymongo.database import Database
 from pymongo.errors import ServerSelectionTimeoutError
 from sanic_jwt.endpoints import RetrieveUserEndpoint
 
-from app import create_app, docs
+from app import create_app
 from app.models.sessions import ROTATIONS_REMEMBERED
 from config import Config
 from tests.conftest import Actor, Service
@@ -102,10 +102,7 @@ def unlike_stock(defect: str, *, shows: str) -> pytest.MarkDecorator:
 def our_service(request: pytest.FixtureRequest, config: Config) -> Iterator[Service]:
     """Run a second app of ours, with the routes that it has in common with the stock one."""
     request.getfixturevalue("service")  # the first app, which allows more of one name
-    with pytest.MonkeyPatch.context() as patch:
-        # The OpenAPI description is one for the process, and stays the first app's.
-        patch.setattr(docs, "publish", lambda _: None)
-        app = create_app(config=config)
+    app = create_app(config=config)
     app.config.AUTO_EXTEND = False
     add_routes(app)
     with Service(config, app) as running:

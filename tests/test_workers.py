@@ -126,6 +126,25 @@ def there(connect: Callable[[int], list[Connection]], here: Connection) -> Conne
     return next(connection for connection in connect(WORKERS) if connection.worker != here.worker)
 
 
+def test_what_one_worker_counts_any_other_tells(here: Connection, there: Connection) -> None:
+    """And what they say of themselves is not added up, where that would make no sense."""
+
+    def counted(connection: Connection, line: str) -> float:
+        text = connection("GET", "/metrics").text
+        return sum(float(found.rpartition(" ")[2]) for found in text.splitlines() if found.startswith(line))
+
+    live = 'http_request_duration_seconds_count{method="GET",route="/health/live",status="200"}'
+    before = counted(there, live)
+    for connection in (here, here, there):
+        assert connection("GET", "/health/live").status_code == 200
+    assert counted(here, live) == counted(there, live) == before + 3
+    known = counted(here, "revocations_known")
+    tokens = here.register(new_name()).json()
+    assert here("POST", "/auth/logout", token=tokens["access_token"]).status_code == 204
+    until(lambda: counted(there, "revocations_known") == known + 1, "one more, although two know of it")
+    assert 0 <= counted(here, "revocations_age_seconds") < 3, "seconds"
+
+
 def test_all_workers_prepare_an_empty_database_at_once(service: Service, there: Connection) -> None:
     """Without an error, and the index that keeps names unique is there."""
     assert there.worker, "so both have started"

@@ -1,7 +1,8 @@
 """sanic-jwt's hooks, each put right: read the token, believe it once, look at the clock and the revocations."""
 
-from functools import lru_cache
-from typing import Any, NoReturn
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, NoReturn, TypeVar, cast
 
 import sanic_jwt
 from sanic import HTTPResponse, Request, Sanic
@@ -12,6 +13,8 @@ from app.security.access_tokens import AccessTokens, Claims, InvalidAccessToken
 from app.security.revocations import Revocations
 
 TOKENS_REMEMBERED = 20_000  # verified ones
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Item(ConfigItem):
@@ -97,6 +100,21 @@ class Authentication(sanic_jwt.Authentication):
     async def generate_access_token(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: a token belongs to a session, so Logins issues it."""
         raise NotImplementedError("access tokens are issued by Logins, with their session")
+
+
+def protected(method: Method) -> Method:
+    """Let a view's method answer requests with a good token only, and put the token's claims on them.
+
+    sanic-jwt's decorator of this name asks the same `Authentication`, but copies all arguments deeply, opens a
+    cache and looks up its settings at every call, which takes longer than the rest of a small request.
+    """
+
+    @wraps(method)
+    def guarded(view: Any, request: Request[Any, Any], *args: Any, **kwargs: Any) -> Any:
+        request.ctx.claims = request.app.ctx.auth.identify(request)
+        return method(view, request, *args, **kwargs)
+
+    return cast("Method", guarded)
 
 
 def bearer_token(request: Request) -> str:

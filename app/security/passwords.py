@@ -58,7 +58,7 @@ class Passwords:
         self._pool = ThreadPoolExecutor(threads, "password", _yield_to_requests)
         self._free = asyncio.Semaphore(threads)
         self._queue = queue
-        self._waiting = 0
+        self.waiting = 0
         self._nobodys = CONTEXT.hash("the password of no user")
 
     def check(self, password: str, username: str, *, field: str = "password") -> None:
@@ -86,13 +86,13 @@ class Passwords:
 
         The turn ends with the one piece of work that must follow.
         """
-        if self._free.locked() and self._waiting >= self._queue:
+        if self._free.locked() and self.waiting >= self._queue:
             raise unavailable("hashing_busy", "Too many passwords are being checked at the moment. Please try again.")
-        self._waiting += 1
+        self.waiting += 1
         try:
             await self._free.acquire()
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     async def verify(self, password: str, password_hash: str | None) -> tuple[bool, str | None]:
         """Tell in one's turn whether the password is right, and give a better hash if the stored one has aged.

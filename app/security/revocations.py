@@ -38,7 +38,7 @@ class Revocations:
         self._forget_at: dict[str, float] = {}  # by session, in the order of learning, so the oldest come first
         self._newest = BEGINNING
         self._newest_seen_at = -math.inf
-        self._followed_at: float | None = None
+        self._followed_at = -math.inf
 
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._forget_at
@@ -50,16 +50,20 @@ class Revocations:
         """Learn that a session is over, from the worker's own hand or from the feed."""
         self._forget_at.setdefault(session_id, self._clock() + self._lifetime)
 
+    def age(self) -> float:
+        """Return how many seconds old the news is."""
+        return self._clock() - self._followed_at
+
     def stale(self) -> bool:
         """Tell whether the news is too old to judge a token by."""
-        return self._followed_at is None or self._clock() - self._followed_at > self._stale
+        return self.age() > self._stale
 
     async def catch_up(self) -> None:
         """Learn everything that is new, once. Raises pymongo's errors."""
         began = self._clock()
         newest, self._newest = self._newest, BEGINNING  # if this look fails, the next one reads everything
         # Once a look has gone back over all that could have been on its way, it need not be read again and again.
-        settled = self._followed_at is not None and self._followed_at - self._newest_seen_at > self._overlap
+        settled = self._followed_at - self._newest_seen_at > self._overlap
         since = newest if settled else Timestamp(max(newest.time - self._overlap, 0), 0)
         while True:
             page = await self._sessions.ended_since(since)

@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
-from sanic_jwt import protected
 
 from app.answers import nothing
 from app.caller import address
@@ -23,6 +22,7 @@ from app.schemas import (
     read,
     write,
 )
+from app.security.authentication import protected
 
 blueprint = Blueprint("auth", url_prefix="/auth")
 blueprint.on_request(begin)
@@ -54,7 +54,7 @@ class Verify(HTTPMethodView, attach=blueprint, uri="/verify"):
     """A token's claims."""
 
     @describe(answers={200: VerifiedOut}, token=True)
-    @protected()
+    @protected
     async def get(self, request: Request) -> HTTPResponse:
         """Tell whether the access token holds, and what it claims."""
         return write(VerifiedOut(**claims(request).model_dump()))
@@ -64,7 +64,7 @@ class Me(HTTPMethodView, attach=blueprint, uri="/me"):
     """The token's user."""
 
     @describe(answers={200: UserOut}, token=True)
-    @protected()
+    @protected
     async def get(self, request: Request) -> HTTPResponse:
         """Show the user to whom the access token belongs."""
         user = await request.app.ctx.users.by_id(claims(request).sub)
@@ -77,7 +77,7 @@ class Logout(HTTPMethodView, attach=blueprint, uri="/logout"):
     """A session's end."""
 
     @describe(answers={204: None}, token=True)
-    @protected()
+    @protected
     async def post(self, request: Request) -> HTTPResponse:
         """End this session."""
         await request.app.ctx.logins.log_out(claims(request))
@@ -88,7 +88,7 @@ class LogoutAll(HTTPMethodView, attach=blueprint, uri="/logout-all"):
     """The end of all sessions."""
 
     @describe(answers={204: None}, token=True)
-    @protected()
+    @protected
     async def post(self, request: Request) -> HTTPResponse:
         """End every session of this user."""
         await request.app.ctx.logins.log_out_everywhere(claims(request).sub)
@@ -99,7 +99,7 @@ class MySessions(HTTPMethodView, attach=blueprint, uri="/sessions"):
     """Where one is logged in."""
 
     @describe(answers={200: SessionsOut}, token=True)
-    @protected()
+    @protected
     async def get(self, request: Request) -> HTTPResponse:
         """List one's sessions that go on."""
         me = claims(request)
@@ -111,7 +111,7 @@ class MySession(HTTPMethodView, attach=blueprint, uri=f"/sessions/<session_id:{S
     """One of the places where one is logged in."""
 
     @describe(answers={204: None}, refuses=(404,), token=True)
-    @protected()
+    @protected
     async def delete(self, request: Request, session_id: str) -> HTTPResponse:
         """End one of one's sessions."""
         if not await request.app.ctx.logins.end(session_id, claims(request).sub):

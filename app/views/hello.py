@@ -2,12 +2,12 @@
 
 from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
-from sanic_jwt import protected
 
 from app.answers import answer
 from app.context import Request
 from app.docs import describe
 from app.schemas import Greeting
+from app.security.authentication import protected
 
 blueprint = Blueprint("tests", url_prefix="/tests")
 
@@ -25,7 +25,7 @@ class HelloSecret(HTTPMethodView, attach=blueprint, uri="/secret"):
     """A greeting for token holders."""
 
     @describe(answers={200: Greeting}, token=True)
-    @protected()
+    @protected
     async def get(self, request: Request) -> HTTPResponse:
         """Greet whoever shows an access token."""
         return answer(b'{"Hello":"Secret!"}')

@@ -1,19 +1,23 @@
 """What those who run the service ask it."""
 
+import asyncio
+
 from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
 
+from app import metrics
+from app.answers import answer
 from app.context import Request, begin
 from app.docs import describe
 from app.errors import unavailable
 from app.processes import draining
 from app.schemas import Health, write
 
-blueprint = Blueprint("operations", url_prefix="/health")
+blueprint = Blueprint("operations")
 blueprint.on_request(begin)
 
 
-class Live(HTTPMethodView, attach=blueprint, uri="/live"):
+class Live(HTTPMethodView, attach=blueprint, uri="/health/live"):
     """Liveness."""
 
     @describe(answers={200: Health})
@@ -22,7 +26,7 @@ class Live(HTTPMethodView, attach=blueprint, uri="/live"):
         return write(Health(status="live"))
 
 
-class Ready(HTTPMethodView, attach=blueprint, uri="/ready"):
+class Ready(HTTPMethodView, attach=blueprint, uri="/health/ready"):
     """Readiness."""
 
     @describe(answers={200: Health}, refuses=(503,))
@@ -35,3 +39,12 @@ class Ready(HTTPMethodView, attach=blueprint, uri="/ready"):
             raise unavailable("revocations_stale", "The revocations have not been followed for too long.")
         await ctx.database.ping()
         return write(Health(status="ready"))
+
+
+class Metrics(HTTPMethodView, attach=blueprint, uri="/metrics"):
+    """What is counted."""
+
+    @describe(answers={200: None})
+    async def get(self, request: Request) -> HTTPResponse:
+        """Tell Prometheus what was counted, summed over all workers."""
+        return answer(await asyncio.to_thread(metrics.text), content_type=metrics.CONTENT_TYPE)

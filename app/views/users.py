@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
-from sanic_jwt import protected, scoped
+from sanic_jwt import scoped
 
 from app.answers import nothing
 from app.caller import address, origin
@@ -28,6 +28,7 @@ from app.schemas import (
     read_query,
     write,
 )
+from app.security.authentication import protected
 
 blueprint = Blueprint("users", url_prefix="/users")
 blueprint.on_request(begin)
@@ -55,7 +56,7 @@ class MyPassword(HTTPMethodView, attach=blueprint, uri="/me/password"):
     """One's own password."""
 
     @describe(body=PasswordChange, answers={200: Tokens}, refuses=(422, 429), token=True)
-    @protected()
+    @protected
     async def post(self, request: Request) -> HTTPResponse:
         """Change one's password; every other session ends, and a fresh one begins."""
         body = read(request, PasswordChange)
@@ -83,7 +84,7 @@ class MyDeletion(HTTPMethodView, attach=blueprint, uri="/me/delete"):
     """One's own account's end."""
 
     @describe(body=Deletion, answers={204: None}, refuses=(409, 422, 429), token=True)
-    @protected()
+    @protected
     async def post(self, request: Request) -> HTTPResponse:
         """Delete one's account and end all its sessions."""
         body = read(request, Deletion)
