@@ -1,0 +1,38 @@
+"""One worker's memory over millions of requests."""
+
+from bench import load, tokens
+from bench.bench import Bench
+from bench.load import Load
+from bench.results import Row
+from bench.scale import Scale
+from bench.servers import running
+
+CHUNK_SECONDS = 10
+CHUNKS_EXPECTED = 30  # for the progress bar
+WARM_UP_SECONDS = 5
+MEGABYTE = 1_000_000
+
+
+def steps(scale: Scale) -> int:
+    """Count the chunks, roughly; none where the soak is left out."""
+    return CHUNKS_EXPECTED if scale.soak_requests else 0
+
+
+def run(bench: Bench) -> None:
+    """Ask for the secret until so many requests have been answered; look at the worker before and after."""
+    if not bench.scale.soak_requests:
+        bench.results.rows.append(Row("memory over millions of requests: left out of a quick run"))
+        return
+    rotation, file = bench.rotation()
+    with running(bench.service("memory"), bench.folder) as server:
+        tokens.verify(server, rotation)
+        load.apply(server, Load("/tests/secret", WARM_UP_SECONDS, lines="token", file=file))
+        before, requests, chunks = server.rss_bytes(), 0, 0
+        while requests < bench.scale.soak_requests:
+            chunks += 1
+            if chunks <= CHUNKS_EXPECTED:
+                bench.step(f"soak: {requests / 1e6:.1f} of {bench.scale.soak_requests / 1e6:.0f} million requests")
+            requests += load.apply(server, Load("/tests/secret", CHUNK_SECONDS, lines="token", file=file)).requests
+        after = server.rss_bytes()
+    detail = f"{before / MEGABYTE:.1f} MB before, {after / MEGABYTE:.1f} MB after (RSS): {after / before - 1:+.1%}"
+    bench.results.rows.append(Row(f"one worker's memory over {requests / 1e6:.1f} million requests", detail=detail))

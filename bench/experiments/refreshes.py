@@ -1,0 +1,77 @@
+"""Refreshes per second, against the bare conditional update that each stands on."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from app.security.refresh_tokens import RefreshTokens
+from bench import load, tokens
+from bench.bench import Bench
+from bench.database import fill_sessions
+from bench.load import Load
+from bench.machine import SERVER_CORE, BenchFailed
+from bench.results import Ratio, Row
+from bench.scale import Scale
+from bench.servers import ROOT, Server, running
+from tools.processes import die_with_parent
+
+SESSIONS = 1000  # that are refreshed in turn; each answer brings the token for the next time
+CLIENTS = 64
+DATABASE = "refreshes"
+
+
+def steps(scale: Scale) -> int:
+    """Count the rounds."""
+    return scale.pair_rounds
+
+
+def run(bench: Bench) -> None:
+    """Measure both in turn, each on the server's core: the service over HTTP, the update from a script of its own."""
+    refreshes, updates = [], []
+    with running(bench.service(DATABASE), bench.folder) as server:
+        for number in range(bench.scale.pair_rounds):
+            bench.step(f"refreshes, round {number + 1} of {bench.scale.pair_rounds}")
+            refreshes.append(_refreshes(bench, server))
+            updates.append(_updates(bench))
+    bench.results.rows.append(
+        Row(
+            "refreshes per second over HTTP / the bare conditional update through Motor",
+            Ratio.of(refreshes, updates),
+            target=0.6,
+            detail=f"{median(refreshes):,.0f}/s / {median(updates):,.0f}/s, {CLIENTS} at a time",
+        )
+    )
+
+
+def _refreshes(bench: Bench, server: Server) -> float:
+    due = RefreshTokens([bench.key.encode()])
+    ids = fill_sessions(bench.mongo_uri(DATABASE), SESSIONS)
+    file = tokens.write(bench.folder / "refresh_tokens", (due.encode(id_, 0) for id_ in ids))
+    seconds = bench.scale.pair_burst_seconds
+    return load.apply(server, Load("/auth/refresh", seconds, "POST", "refresh", file, CLIENTS)).rate
+
+
+def _updates(bench: Bench) -> float:
+    uri = bench.mongo_uri(DATABASE)
+    file = tokens.write(bench.folder / "session_ids", fill_sessions(uri, SESSIONS))
+    ended = subprocess.run(
+        [*_python("bench.bare_update"), str(file), str(bench.scale.pair_burst_seconds), str(CLIENTS)],
+        cwd=ROOT,
+        env={**os.environ, "APP_MONGO_URI": uri},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=partial(die_with_parent, os.getpid()),
+    )
+    if ended.returncode:
+        raise BenchFailed(f"the bare update failed: {ended.stderr.strip().splitlines()[-1]}")
+    said = json.loads(ended.stdout)
+    return float(said["updates"] / said["seconds"])
+
+
+def _python(module: str) -> list[str]:
+    return ["taskset", "-c", str(SERVER_CORE), str(Path(sys.executable)), "-m", module]

@@ -1,0 +1,65 @@
+"""The latency of protected requests while logins saturate the threads that hash passwords."""
+
+from statistics import median
+
+from bench import contenders, load, tokens
+from bench.bench import Bench
+from bench.database import PASSWORD, fill_users, username
+from bench.load import Load, Outcome
+from bench.machine import LOAD_CORE, SERVER_CORE
+from bench.results import Ratio, Row, Wanted
+from bench.scale import Scale
+from bench.servers import Server, running
+
+LOGIN_CLIENTS = 32
+USERS = 640  # so many that no account is logged into by several clients at once
+PROBES, PAUSE_MILLISECONDS = 4, 10  # some 400 requests per second, a load that the service hardly feels
+PLACES = {"on one core": str(SERVER_CORE), "on both cores": f"{SERVER_CORE},{LOAD_CORE}"}
+TARGETS = {"on one core": 3.0}
+ROUNDS = 2
+MARGIN_SECONDS = 1
+DATABASE = "tail"
+
+
+def steps(_: Scale) -> int:
+    """Count the rounds."""
+    return ROUNDS * len(PLACES)
+
+
+def run(bench: Bench) -> None:
+    """Probe in turn idle and under logins, with the service's hashing threads beside its requests and free to move."""
+    fill_users(bench.mongo_uri(DATABASE), USERS)
+    for place, cores in PLACES.items():
+        contender = contenders.service(bench.key, bench.mongo_uri(DATABASE), name=f"service {place}", cores=cores)
+        with running(contender, bench.folder) as server:
+            bench.results.rows.append(_measure(bench, server, place))
+
+
+def _measure(bench: Bench, server: Server, place: str) -> Row:
+    rotation, file = bench.rotation()
+    tokens.verify(server, rotation)
+    seconds = max(1, bench.scale.tail_seconds // 2)
+    probe = Load("/tests/secret", seconds, "GET", "token", file, PROBES, PAUSE_MILLISECONDS)
+    busy, idle, logins = [], [], []
+    for number in range(ROUNDS):
+        bench.step(f"latency under logins {place}, round {number + 1} of {ROUNDS}")
+        idle.append(load.apply(server, probe).p99_milliseconds)
+        measured, login = _under_logins(bench, server, probe)
+        busy.append(measured.p99_milliseconds)
+        logins.append(login.rate)
+    return Row(
+        f"p99 of `/tests/secret` while {LOGIN_CLIENTS} clients log in again and again / while idle, service {place}",
+        Ratio.of(busy, idle),
+        Wanted.AT_MOST,
+        TARGETS.get(place),
+        f"{median(busy):.2f} ms / {median(idle):.2f} ms, {median(logins):.0f} logins/s",
+    )
+
+
+def _under_logins(bench: Bench, server: Server, probe: Load) -> tuple[Outcome, Outcome]:
+    bodies = (f'{{"username":"{username(number)}","password":"{PASSWORD}"}}' for number in range(USERS))
+    file = tokens.write(bench.folder / "logins", bodies)
+    logins = Load("/auth", probe.seconds + 2 * MARGIN_SECONDS, "POST", "body", file, LOGIN_CLIENTS)
+    with load.started(server, logins) as process:
+        with_logins = load.apply(server, probe)
+        return with_logins, load.outcome(server, logins, process)

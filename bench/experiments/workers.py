@@ -1,0 +1,43 @@
+"""One worker and two, on both cores, with the load on the same two."""
+
+from statistics import median
+
+from bench import contenders, load, tokens
+from bench.bench import Bench
+from bench.load import Load
+from bench.results import Ratio, Row
+from bench.scale import Scale
+from bench.servers import running
+
+BOTH_CORES = "0,1"
+ROUNDS = {"full": 3, "quick": 1}
+
+
+def steps(scale: Scale) -> int:
+    """Count the visits to a server."""
+    return 2 * ROUNDS[scale.name]
+
+
+def run(bench: Bench) -> None:
+    """Measure both in turn. Nothing is pinned: wrk, MongoDB and the workers share both cores as the kernel likes."""
+    rotation, file = bench.rotation()
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for number in range(ROUNDS[bench.scale.name]):
+        for workers in rates:
+            bench.step(f"workers: {workers}, round {number + 1} of {ROUNDS[bench.scale.name]}")
+            contender = contenders.service(
+                bench.key, bench.mongo_uri("workers"), name=f"{workers} workers", workers=workers, cores=BOTH_CORES
+            )
+            with running(contender, bench.folder) as server:
+                tokens.verify(server, rotation)
+                burst = Load(
+                    "/tests/secret", bench.scale.pair_burst_seconds, lines="token", file=file, cores=BOTH_CORES
+                )
+                rates[workers].append(load.apply(server, burst).rate)
+    bench.results.rows.append(
+        Row(
+            "`/tests/secret` with two workers on two cores / with one, the load on the same two cores",
+            Ratio.of(rates[2], rates[1]),
+            detail=f"{median(rates[2]):,.0f}/s / {median(rates[1]):,.0f}/s; nothing pinned, wrk shares both",
+        )
+    )

@@ -1,0 +1,53 @@
+"""BlackSheep with its own JWT bearer authentication and a symmetric key, after its documentation."""
+
+import os
+import time
+from dataclasses import dataclass
+
+import jwt
+from blacksheep import Application, get, json, post
+from blacksheep.messages import Response
+from blacksheep.server.authentication.jwt import JWTBearerAuthentication
+from blacksheep.server.authorization import auth
+from essentials.secrets import Secret
+
+ISSUER = AUDIENCE = "bench"
+KEY = os.environ["BENCH_KEY"]
+
+app = Application()
+app.use_authentication().add(
+    JWTBearerAuthentication(
+        secret_key=Secret.from_env("BENCH_KEY"),
+        valid_audiences=[AUDIENCE],
+        valid_issuers=[ISSUER],
+        algorithms=["HS256"],
+    )
+)
+app.use_authorization()
+
+
+@dataclass
+class Login:
+    """Who wants a token."""
+
+    username: str
+
+
+@post("/auth")
+async def login(data: Login) -> Response:
+    """Hand out a token."""
+    claims = {"sub": data.username, "iss": ISSUER, "aud": AUDIENCE, "exp": int(time.time()) + 3600}
+    return json({"access_token": jwt.encode(claims, KEY, "HS256")})
+
+
+@get("/tests/hello")
+async def hello() -> Response:
+    """Greet everyone."""
+    return json({"Hello": "World!"})
+
+
+@auth()
+@get("/tests/secret")
+async def secret() -> Response:
+    """Greet token holders."""
+    return json({"Hello": "Secret!"})

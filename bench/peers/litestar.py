@@ -1,0 +1,56 @@
+"""Litestar with its own JWTAuth, after its documentation."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import Litestar, Request, get, post
+from litestar.connection import ASGIConnection
+from litestar.security.jwt import JWTAuth, Token
+
+
+@dataclass
+class User:
+    """Whom a token speaks for."""
+
+    username: str
+
+
+@dataclass
+class Login:
+    """Who wants a token."""
+
+    username: str
+
+
+async def retrieve_user_handler(token: Token, connection: ASGIConnection[Any, Any, Any, Any]) -> User | None:
+    """Return the token's user."""
+    return User(token.sub)
+
+
+jwt_auth = JWTAuth[User](
+    retrieve_user_handler=retrieve_user_handler,
+    token_secret=os.environ["BENCH_KEY"],
+    exclude=["/auth", "/tests/hello", "/schema"],
+)
+
+
+@post("/auth", status_code=200)
+async def login(data: Login) -> dict[str, str]:
+    """Hand out a token."""
+    return {"access_token": jwt_auth.create_token(identifier=data.username)}
+
+
+@get("/tests/hello")
+async def hello() -> dict[str, str]:
+    """Greet everyone."""
+    return {"Hello": "World!"}
+
+
+@get("/tests/secret")
+async def secret(request: Request[User, Token, Any]) -> dict[str, str]:
+    """Greet token holders."""
+    return {"Hello": "Secret!"}
+
+
+app = Litestar(route_handlers=[login, hello, secret], on_app_init=[jwt_auth.on_app_init])

@@ -1,0 +1,58 @@
+"""What the kernel says about a server's processes: time on the processor and memory."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process at one moment."""
+
+    pid: int
+    cpu_seconds: float
+    rss_bytes: int
+
+
+def of_session(session: int) -> list[Process]:
+    """Return all processes of a session; each server is started as the leader of its own."""
+    numbered = (folder for folder in Path("/proc").iterdir() if folder.name.isdecimal())
+    return [process for folder in numbered if (process := _read(folder, session))]
+
+
+def cpu_seconds(session: int) -> float:
+    """Return the processor's seconds that all processes of a session have used."""
+    return sum(process.cpu_seconds for process in of_session(session))
+
+
+def worker(session: int) -> Process:
+    """Return the process that does the work, which after some load is the one that has worked most."""
+    return max(of_session(session), key=lambda process: process.cpu_seconds)
+
+
+def pss_bytes(session: int) -> int:
+    """Return the memory of all processes of a session, what they share with others counted in part."""
+    return sum(_pss(process.pid) for process in of_session(session))
+
+
+def _read(folder: Path, session: int) -> Process | None:
+    try:
+        # The name in parentheses may hold anything, so the fields are counted from behind it (proc_pid_stat(5)).
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended meanwhile
+        return None
+    if int(fields[3]) != session:
+        return None
+    ticks, pages = int(fields[11]) + int(fields[12]), int(fields[21])
+    return Process(int(folder.name), ticks / TICKS_PER_SECOND, pages * PAGE_BYTES)
+
+
+def _pss(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))

@@ -1,0 +1,131 @@
+"""Start a server on its core, wait until it answers, stop it with everything it started."""
+
+import http.client
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import processes
+from bench.machine import SERVER_CORE, BenchFailed
+from tools.local_mongo import free_port
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 30.0
+STOP_SECONDS = 5.0  # then whoever is left is killed, such as a stock Sanic that was told to stop while it started
+POLL_SECONDS = 0.005
+OURS = ("APP_", "SANIC_", "BENCH_")  # variables of the caller's that a server must not find
+
+
+@dataclass(frozen=True)
+class Contender:
+    """How a server is started; `{port}` in its command is replaced, secrets are in its environment."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
+    ready: str = "/tests/hello"  # what it answers with 200 once it serves
+    cores: str = str(SERVER_CORE)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs."""
+
+    contender: Contender
+    port: int
+    pid: int
+    start_seconds: float
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+        return self.contender.name
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def connect(self) -> http.client.HTTPConnection:
+        """Return a connection for requests one after another."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+
+    def cpu_seconds(self) -> float:
+        """Return the processor's seconds that it has used so far, in all its processes."""
+        return processes.cpu_seconds(self.pid)
+
+    def rss_bytes(self) -> int:
+        """Return the memory of its worker."""
+        return processes.worker(self.pid).rss_bytes
+
+    def pss_bytes(self) -> int:
+        """Return the memory of all its processes, what is shared counted once."""
+        return processes.pss_bytes(self.pid)
+
+
+@contextmanager
+def running(contender: Contender, folder: Path) -> Iterator[Server]:
+    """Give a running server whose output goes into the folder. Raises BenchFailed."""
+    port = free_port()
+    log = folder / f"{contender.name}.log".replace(" ", "-").replace("/", "-")
+    began = time.monotonic()
+    process = _spawn(contender, port, log)
+    guard = _guard(process)
+    try:
+        _wait(process, contender, port, log)
+        yield Server(contender, port, process.pid, time.monotonic() - began)
+    finally:
+        _stop(process, guard)
+
+
+def _spawn(contender: Contender, port: int, log: Path) -> subprocess.Popen[bytes]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    command = [word.replace("{port}", str(port)) for word in contender.command]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            ["taskset", "-c", contender.cores, *command],
+            cwd=ROOT,
+            env={**inherited, "PYTHONPATH": str(ROOT), **contender.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _guard(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """Have the server's whole session killed as soon as nobody holds the guard's pipe, however the bench ends."""
+    command = ["sh", "-c", f"cat; kill -s KILL -- -{process.pid}"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def _wait(process: subprocess.Popen[bytes], contender: Contender, port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(port, contender.ready):
+        if process.poll() is not None or time.monotonic() > deadline:
+            lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise BenchFailed(f"{contender.name} does not start: {lines[-1]}")
+        time.sleep(POLL_SECONDS)
+
+
+def _answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _stop(process: subprocess.Popen[bytes], guard: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    guard.communicate()  # which closes the pipe: whoever is left is killed
+    process.wait()
