@@ -22,6 +22,7 @@ ARRIVAL_SECONDS = 3
 SILENCE_SECONDS = 2  # the other timeouts here, which are looked after every second
 LATE_SECONDS = ARRIVAL_SECONDS + 2 + 1  # two looks, and something for a busy machine
 SAMPLES = 300
+ROUNDS = 5
 BODY_LIMIT = 1_000_000
 HELLO = b"GET /tests/hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = "POST /auth HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -92,52 +93,59 @@ def p99(server: Server) -> float:
     return statistics.quantiles(took, n=100)[-1]
 
 
+def typical_p99(server: Server) -> float:
+    """Return the median of several, since a pause of the machine makes any one of them."""
+    return statistics.median(p99(server) for _ in range(ROUNDS))
+
+
 def megabytes(server: Server) -> int:
     """Return what both workers hold in memory."""
     processes = [one.pid for one in server.workers]
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 for pid in processes) // 1_000_000
 
 
-def test_thousands_of_idle_connections_disturb_nobody(server: Server, note: Note) -> None:
-    before, memory = p99(server), megabytes(server)
-    with ExitStack() as open_ones:
+def test_thousands_of_idle_connections_disturb_nobody(mongo_uri: str, note: Note) -> None:
+    """With the timeouts that the service comes with."""
+    with more_files(), serving(mongo_uri) as server, ExitStack() as open_ones:
+        before, memory = typical_p99(server), megabytes(server)
         began = time.monotonic()
         for number in range(IDLE):
             connection = open_ones.enter_context(connect(server))
             if number % 2:
                 connection.sendall(HELLO)  # one that has asked something, and keeps its connection
-        opened, meanwhile, more = time.monotonic() - began, p99(server), megabytes(server)
-    note(
-        f"{IDLE} opened in {opened:.1f} s; p99 of hello {1000 * before:.1f} ms before, {1000 * meanwhile:.1f} ms with "
-        f"them; memory {memory} MB, {more} MB"
-    )
-    assert meanwhile < 3 * before + 0.02
+        opened, meanwhile, more = time.monotonic() - began, typical_p99(server), megabytes(server)
+        note(
+            f"{IDLE} opened in {opened:.1f} s; p99 of hello {1000 * before:.2f} ms before, {1000 * meanwhile:.2f} ms "
+            f"with them, {meanwhile / before:.2f} times; memory {memory} MB, {more} MB"
+        )
+    assert meanwhile < 2 * before + 0.002, "seconds; the rest is for a busy machine"
     assert more - memory < IDLE * 0.03, "30 kB for each"
 
 
 @pytest.mark.parametrize("beginning", [HEADER_DRIP, BODY_DRIP], ids=["header", "body"])
 def test_whoever_drips_a_request_is_cut_off_and_disturbs_nobody(server: Server, note: Note, beginning: bytes) -> None:
     """Sanic alone would wait for as long as a byte comes now and then."""
-    before = p99(server)
+    before = typical_p99(server)
     with ExitStack() as open_ones:
         slow = [open_ones.enter_context(connect(server)) for _ in range(SLOW)]
-        began, meanwhile, ends = time.monotonic(), 0.0, []
+        began, meanwhile, ends = time.monotonic(), list[float](), []
         for connection in slow:
             connection.sendall(beginning)
         while slow and time.monotonic() - began < 3 * LATE_SECONDS:
-            meanwhile = max(meanwhile, p99(server))
+            meanwhile.append(p99(server))
             still = [connection for connection in slow if drip(connection)]
             ends += [time.monotonic() - began] * (len(slow) - len(still))
             slow = still
             time.sleep(0.3)
     note(
         f"{SLOW} cut off after {min(ends):.1f} to {max(ends):.1f} s of {ARRIVAL_SECONDS}; "
-        f"p99 of hello {1000 * before:.1f} ms before, {1000 * meanwhile:.1f} ms with them"
+        f"p99 of hello {1000 * before:.2f} ms before, {1000 * statistics.median(meanwhile):.2f} ms with them, "
+        f"{statistics.median(meanwhile) / before:.2f} times"
     )
     assert not slow
     assert min(ends) > ARRIVAL_SECONDS - 0.5
     assert max(ends) < LATE_SECONDS + 1
-    assert meanwhile < 3 * before + 0.02
+    assert statistics.median(meanwhile) < 2 * before + 0.002
 
 
 def drip(connection: socket.socket) -> bool:
