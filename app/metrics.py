@@ -28,7 +28,26 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}  # others are counted as one: clients invent them
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
+# Each is there from the start at 0, or Prometheus would not see the first one happen.
+EVENTS = (
+    "access_changed",
+    "deleted",
+    "disabled",
+    "enabled",
+    "logged_in",
+    "logged_out",
+    "logged_out_everywhere",
+    "login_failed",
+    "login_throttled",
+    "password_changed",
+    "refresh_token_reused",
+    "refreshed",
+    "registered",
+)
+
 events = Counter("security_events", "Security events, such as logged_in and login_failed.", ["event"])
+for event in EVENTS:
+    events.labels(event)
 mongo_commands = Counter("mongo_commands", "Commands to MongoDB by outcome.", ["outcome"])
 hashing_waiting = Gauge(
     "password_hashing_waiting", "Passwords that wait for a hashing thread.", multiprocess_mode="livesum"

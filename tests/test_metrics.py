@@ -1,11 +1,14 @@
 """What is counted, as Prometheus reads it."""
 
+import re
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.metrics import SECONDS
+from app.metrics import EVENTS, SECONDS
 from tests.conftest import PASSWORD, Actor, Service
 from tests.processes import until
+from tests.test_workers import CHECKOUT
 
 DURATION = "http_request_duration_seconds"
 
@@ -61,6 +64,23 @@ def test_security_events_and_the_databases_answers_are_counted(service: Service,
         assert counted(service, "security_events_total", event=name) == before[name] + 1
     assert counted(service, "mongo_commands_total", outcome="succeeded") > commands + 5
     assert counted(service, "mongo_commands_total", outcome="failed") == 0
+
+
+def test_every_event_that_can_happen_is_there_from_the_start() -> None:
+    code = "".join(path.read_text() for path in (CHECKOUT / "app").rglob("*.py"))
+    written = re.findall(r'audit\("(\w+)"(?: if .* else "(\w+)")?', code)
+    assert {event for pair in written for event in pair if event} == set(EVENTS)
+
+
+@pytest.mark.parametrize("file", ["alerts.yml", "dashboard.json"])
+def test_alerts_and_dashboard_ask_for_what_is_counted(service: Service, file: str) -> None:
+    """And for routes, labels and events that are there."""
+    text = (CHECKOUT / "deploy" / "monitoring" / file).read_text()
+    families = [family.name for family in text_string_to_metric_families(service("GET", "/metrics").text)]
+    ours = re.findall(r"\b((?:http_request|security_events|mongo_commands|password_hashing|revocations)_\w+)", text)
+    assert len(set(ours)) >= 5
+    assert not [name for name in ours if not name.startswith(tuple(families))]
+    assert set(re.findall(r'event=\\?"(\w+)', text)) <= set(EVENTS)
 
 
 def test_the_state_of_the_revocations_is_told(service: Service, alice: Actor) -> None:

@@ -27,21 +27,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module")
-def origins() -> list[str]:
-    """Say whose scripts may call the service: nobody's. A module with a fixture of this name says otherwise."""
-    return []
+def settings() -> dict[str, str]:
+    """Leave production's settings as they are. A module with a fixture of this name says otherwise."""
+    return {}
 
 
 @pytest.fixture(scope="module")
-def served(mongo_uri: str, origins: list[str]) -> Iterator[str]:
+def served(mongo_uri: str, settings: dict[str, str]) -> Iterator[str]:
     """Run the service in production's environment and give its address, such as http://127.0.0.1:8000."""
     port, uri = free_port(), f"{mongo_uri}_browser"
-    settings = environment(uri) | {
+    variables = environment(uri) | {
         "APP_ENV": "production",
         "APP_DRAIN_SECONDS": "0",  # no load balancer has to notice its end
-        "APP_CORS_ORIGINS": ",".join(origins),
+        **settings,
     }
-    with running([SANIC, "app", "--workers=2", f"--port={port}"], cwd=CHECKOUT, env=settings) as command:
+    with running([SANIC, "app", "--workers=2", f"--port={port}"], cwd=CHECKOUT, env=variables) as command:
         command.wait_for(f"http://127.0.0.1:{port}/health/ready")
         yield f"http://127.0.0.1:{port}"
         command.send(signal.SIGTERM)
