@@ -1,8 +1,8 @@
 """A client that stays logged in, for as many requests at once as you like. Needs httpx.
 
 async with httpx.AsyncClient(base_url="https://api.example.com") as http:
-session = await Session.log_in(http, "alice", password)
-response = await session.request("GET", "/tests/secret")
+    session = await Session.log_in(http, "alice", password)
+    response = await session.request("GET", "/tests/secret")
 """
 
 import asyncio
@@ -11,7 +11,10 @@ from typing import Any, Self
 import httpx
 
 TRIES = 3
-PAUSE_SECONDS = 1  # between them: all must fit into the ten in which a lost answer can be asked for again
+ANSWER_SECONDS = 3  # for each
+PAUSE_SECONDS = 1  # between them: the last must begin within the ten in which a lost answer can be asked for again
+# An access token is also not valid if the service's key, clock or settings have changed; the refresh token tells.
+REFRESH_FOR = ("token_expired", "token_invalid")
 
 Tokens = dict[str, Any]
 
@@ -35,13 +38,13 @@ class Session:
         return cls(http, response.raise_for_status().json())
 
     async def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send a request with the access token, and once more if that has expired. Raises SessionEnded.
+        """Send a request with the access token, and once more if that is over. Raises SessionEnded.
 
         Whatever else is answered is the caller's: 429 and 503 say in Retry-After when to try again.
         """
         used = self.tokens
         response = await self._send(used, method, path, options)
-        if response.status_code == 401 and response.json()["code"] == "token_expired":
+        if response.status_code == 401 and response.json()["code"] in REFRESH_FOR:
             await self._renew(used)
             response = await self._send(self.tokens, method, path, options)
         if response.status_code == 401 and response.json()["code"] == "session_ended":
@@ -65,7 +68,9 @@ class Session:
                 await asyncio.sleep(PAUSE_SECONDS if attempt else 0)
                 try:
                     response = await self._http.post(
-                        "/auth/refresh", json={"refresh_token": self.tokens["refresh_token"]}
+                        "/auth/refresh",
+                        json={"refresh_token": self.tokens["refresh_token"]},
+                        timeout=ANSWER_SECONDS,
                     )
                 except httpx.TransportError:
                     if attempt == TRIES - 1:

@@ -8,9 +8,12 @@
 // into the page could read them there; but it could as well ask the API itself. Keep such scripts out, with a
 // Content-Security-Policy that allows none but your own.
 
-const NAME = "session"; // of what is stored, and of the lock that the tabs share
-const TRIES = 3; // all within the ten seconds in which a lost answer can be asked for again
+const NAME = "session"; // of what is stored, and of the lock that the tabs share: browsers have locks on https only
+const TRIES = 3; // the last begins within the ten seconds in which a lost answer can be asked for again
+const ANSWER_MILLISECONDS = 3000;
 const PAUSE_MILLISECONDS = 1000;
+// An access token is also not valid if the service's key, clock or settings have changed; the refresh token tells.
+const REFRESH_FOR = ["token_expired", "token_invalid"];
 
 export class SessionEnded extends Error {}
 
@@ -30,29 +33,34 @@ export class Session {
     return response;
   }
 
-  // As fetch, with the access token; once more if that has expired. Throws SessionEnded.
+  // As fetch, with the access token; once more if that is over. Throws SessionEnded.
   async fetch(path, options = {}) {
-    const used = this.tokens;
+    let used = this.tokens;
     if (!used) throw new SessionEnded();
     let response = await this.#send(path, options, used);
-    if (await is(response, "token_expired")) response = await this.#send(path, options, await this.#renew(used));
-    if (await is(response, "session_ended")) this.#forget();
+    if (REFRESH_FOR.includes(await refusal(response))) {
+      used = await this.#renew(used);
+      response = await this.#send(path, options, used);
+    }
+    if ((await refusal(response)) === "session_ended") this.#end(used);
     return response;
   }
 
+  // Log out, and return the answer: a session that could not be ended now goes on.
   async close() {
-    await this.fetch("/auth/logout", { method: "POST" });
-    localStorage.removeItem(NAME);
+    const response = await this.fetch("/auth/logout", { method: "POST" });
+    if (response.ok) localStorage.removeItem(NAME);
+    return response;
   }
 
-  // One tab refreshes; those that waited find the new tokens. A refresh token that two of them used would end the session.
+  // One tab refreshes; those that waited find the new tokens. A token that is used again too late ends the session.
   #renew(used) {
     return navigator.locks.request(NAME, async () => {
       const now = this.tokens;
       if (!now) throw new SessionEnded();
       if (now.refresh_token !== used.refresh_token) return now;
       const response = await this.#refresh(now.refresh_token);
-      if (response.status === 401) this.#forget();
+      if (response.status === 401) this.#end(now);
       if (!response.ok) throw new Error(`The session cannot be refreshed now: ${response.status}`);
       localStorage.setItem(NAME, await response.text());
       return this.tokens;
@@ -63,7 +71,8 @@ export class Session {
   async #refresh(refresh_token) {
     for (let left = TRIES - 1; ; left--) {
       try {
-        const response = await this.#post("/auth/refresh", { refresh_token });
+        const signal = AbortSignal.timeout(ANSWER_MILLISECONDS);
+        const response = await this.#post("/auth/refresh", { refresh_token }, signal);
         if (response.status !== 503 || !left) return response;
       } catch (error) {
         if (!left) throw error;
@@ -78,17 +87,19 @@ export class Session {
     return fetch(this.api + path, { ...options, headers });
   }
 
-  #post(path, body) {
+  #post(path, body, signal) {
     const headers = { "Content-Type": "application/json" };
-    return fetch(this.api + path, { method: "POST", headers, body: JSON.stringify(body) });
+    return fetch(this.api + path, { method: "POST", headers, body: JSON.stringify(body), signal });
   }
 
-  #forget() {
-    localStorage.removeItem(NAME);
+  // Forget the tokens, unless somebody has logged in anew meanwhile, perhaps in another tab.
+  #end(used) {
+    if (this.tokens?.refresh_token === used.refresh_token) localStorage.removeItem(NAME);
     throw new SessionEnded();
   }
 }
 
-async function is(response, code) {
-  return response.status === 401 && (await response.clone().json()).code === code;
+// The code of a 401, and undefined for every other answer.
+async function refusal(response) {
+  if (response.status === 401) return (await response.clone().json()).code;
 }

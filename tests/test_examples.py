@@ -1,6 +1,7 @@
 """The examples of clients, each run against the service."""
 
 import asyncio
+import secrets
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +19,7 @@ from tools.local_mongo import free_port
 
 TOKEN_SECONDS = 2
 AT_ONCE = 50
+KEY = secrets.token_urlsafe(48)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,8 @@ def serving(uri: str, **settings: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def url(mongo_uri: str) -> Iterator[str]:
     """Run a service whose access tokens expire soon."""
-    with serving(f"{mongo_uri}_examples", APP_ACCESS_TOKEN_SECONDS=str(TOKEN_SECONDS)) as url:
+    settings = {"APP_ACCESS_TOKEN_SECONDS": str(TOKEN_SECONDS), "APP_JWT_SECRET_KEY": KEY}
+    with serving(f"{mongo_uri}_examples", **settings) as url:
         yield url
 
 
@@ -152,3 +155,25 @@ def test_an_ended_session_is_told_as_such(url: str) -> None:
                 await session.request("GET", "/tests/secret")
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(("key", "goes_on"), [(KEY, True), (secrets.token_urlsafe(48), False)], ids=["same", "other"])
+def test_a_token_that_is_not_valid_any_more_is_refreshed_if_it_can_be(
+    mongo_uri: str, url: str, key: str, goes_on: bool
+) -> None:
+    """After a change of ACCESS_TOKEN_SECONDS the session goes on; after a change of the key it has ended."""
+
+    async def story(before: str) -> None:
+        async with httpx.AsyncClient(base_url=before, timeout=20) as http:
+            name = new_name()
+            await http.post("/users/registration", json={"username": name, "password": PASSWORD})
+            session = await Session.log_in(http, name, PASSWORD)
+            http.base_url = httpx.URL(url)
+            if goes_on:
+                assert (await session.request("GET", "/tests/secret")).status_code == 200
+            else:
+                with pytest.raises(SessionEnded):
+                    await session.request("GET", "/tests/secret")
+
+    with serving(f"{mongo_uri}_examples", APP_JWT_SECRET_KEY=key) as before:
+        asyncio.run(story(before))
