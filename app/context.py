@@ -45,7 +45,7 @@ def begin(_: Request) -> None:
 
 
 def claims(request: Request) -> Claims:
-    """Return what protected() has verified."""
+    """Return what `protected` has verified."""
     verified: Claims = request.ctx.claims
     return verified
 

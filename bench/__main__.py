@@ -2,13 +2,12 @@
 
 import argparse
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType, ModuleType
 from typing import NoReturn
 
@@ -71,20 +70,15 @@ def _options() -> argparse.Namespace:
 def _measure(scale: Scale, chosen: Sequence[str]) -> Results:
     total = sum(EXPERIMENTS[name].steps(scale) for name in chosen)
     key = secrets.token_urlsafe(48)
-    with progress.bar(total) as step, _folder() as folder, _mongo(folder / "mongodb") as mongo:
-        bench = Bench(scale, folder, mongo, key, Mint(key), step, Results())
-        for name in chosen:
-            EXPERIMENTS[name].run(bench)
+    with (
+        progress.bar(total) as step,
+        TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name,
+        _mongo(Path(name) / "mongodb") as mongo,
+    ):
+        bench = Bench(scale, Path(name), mongo, key, Mint(key), step, Results())
+        for experiment in chosen:
+            EXPERIMENTS[experiment].run(bench)
         return bench.results
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="bench-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

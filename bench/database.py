@@ -12,7 +12,7 @@ from pymongo import IndexModel, MongoClient
 from pymongo.collection import Collection
 
 from app.models import sessions, users
-from app.models.users import Access, User, canonical
+from app.models.users import Access, User
 from app.security.passwords import CONTEXT
 
 BATCH = 10_000
@@ -26,7 +26,7 @@ def fill_users(uri: str, number: int) -> list[str]:
     people = [User.new(ADMIN, password_hash, Access.ADMIN)]
     people += [User.new(username(n), password_hash) for n in range(number)]
     with _client(uri) as client:
-        _insert(client, "users", users.INDEXES, map(_document, people))
+        _insert(client, "users", users.INDEXES, map(User.to_document, people))
     return [person.id for person in people]
 
 
@@ -67,19 +67,6 @@ def _insert(
     collection.create_indexes(indexes)
     while batch := list(islice(documents, BATCH)):
         collection.insert_many(batch, ordered=False)
-
-
-def _document(user: User) -> dict[str, Any]:
-    return {
-        "_id": ObjectId(user.id),
-        "username": user.username,
-        "canonical_name": canonical(user.username),
-        "password": user.password_hash,
-        "access": user.access,
-        "disabled": user.disabled,
-        "generation": user.generation,
-        "created_at": user.created_at,
-    }
 
 
 def _session(id_: str, *, ended: float | None = None, increment: int = 0) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from app.security.refresh_tokens import InvalidRefreshToken, RefreshTokens
 from config import Config
 from config.environments import ProductionConfig
 from tests.conftest import PASSWORD, Actor, Document, Service
-from tests.test_workers import CHECKOUT
+from tests.serving import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "deploy.md").read_text()
 CONTRIBUTING = (CHECKOUT / "CONTRIBUTING.md").read_text()

@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]
 
 from config import Config, load
 from tests.conftest import Document, Service
-from tests.test_workers import CHECKOUT
+from tests.serving import CHECKOUT
 
 COMPOSE = ["docker-compose.yml", "docker-compose.cluster.yml"]
 REQUIRED = re.compile(r"\$\{(\w+):\?[^}]*\}")

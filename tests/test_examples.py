@@ -13,9 +13,7 @@ from pymongo import MongoClient
 from examples import client
 from examples.client import Session, SessionEnded
 from tests.conftest import PASSWORD, Document
-from tests.processes import running
-from tests.test_workers import CHECKOUT, SANIC, environment, new_name
-from tools.local_mongo import free_port
+from tests.serving import CHECKOUT, new_name, started
 
 TOKEN_SECONDS = 2
 AT_ONCE = 50
@@ -33,9 +31,7 @@ def mongo(mongo_uri: str) -> Iterator[MongoClient[Document]]:
 @contextmanager
 def serving(uri: str, **settings: str) -> Iterator[str]:
     """Run two workers and give their address."""
-    port = free_port()
-    command = [SANIC, "app", "--workers=2", f"--port={port}"]
-    with running(command, cwd=CHECKOUT, env=environment(uri) | settings) as server:
+    with started(uri, variables=settings) as (server, port):
         server.wait_for(f"http://127.0.0.1:{port}/health/ready")
         yield f"http://127.0.0.1:{port}"
 

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.metrics import EVENTS, SECONDS
 from tests.conftest import PASSWORD, Actor, Service
 from tests.processes import until
-from tests.test_workers import CHECKOUT
+from tests.serving import CHECKOUT
 
 DURATION = "http_request_duration_seconds"
 

@@ -19,7 +19,7 @@ from pymongo.errors import DuplicateKeyError
 from app.models.users import INDEXES, Access, User, Users
 from config import Config
 from tests.conftest import PASSWORD, Actor, Document, Service
-from tests.test_workers import CHECKOUT
+from tests.serving import CHECKOUT
 from tools import migrate_flask_users
 from tools.migrate_flask_users import main, plan
 

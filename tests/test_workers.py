@@ -1,7 +1,5 @@
 """Sanic's own command line, really run: two workers behave as one service."""
 
-import os
-import secrets
 import signal
 import sys
 from collections import Counter
@@ -9,7 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Barrier
 
 import httpx
@@ -19,29 +16,12 @@ from pymongo import MongoClient
 
 from tests.conftest import PASSWORD, Document
 from tests.processes import Command, holder, running, until
+from tests.serving import CHECKOUT, SANIC, WORKERS, environment, new_name, started
 from tools.local_mongo import free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes and their sockets are looked up in /proc")
 
-CHECKOUT = Path(__file__).parent.parent
-SANIC = str(Path(sys.prefix) / "bin" / "sanic")
-WORKERS = 2
 PARALLEL = 30
-
-
-def environment(mongo_uri: str) -> dict[str, str]:
-    """Return the variables of a service with settings of its own."""
-    others = {name: value for name, value in os.environ.items() if not name.startswith("APP_")}
-    return others | {
-        "APP_ENV": "testing",
-        "APP_JWT_SECRET_KEY": secrets.token_urlsafe(48),
-        "APP_MONGO_URI": mongo_uri,
-        "APP_REGISTRATIONS_PER_ADDRESS": "1000/minute",  # everybody here has the same address
-    }
-
-
-def new_name() -> str:
-    return f"alice-{secrets.token_hex(6)}"
 
 
 class Connection:
@@ -87,10 +67,9 @@ class Service:
 @pytest.fixture(scope="module")
 def service(mongo_uri: str) -> Iterator[Service]:
     """Run two workers for the whole module."""
-    port, uri = free_port(), f"{mongo_uri}_workers"
-    command = [SANIC, "app", f"--workers={WORKERS}", f"--port={port}"]
+    uri = f"{mongo_uri}_workers"
     with MongoClient[Document](uri) as client:
-        with running(command, cwd=CHECKOUT, env=environment(uri)) as server:
+        with started(uri) as (server, port):
             server.wait_for(f"http://127.0.0.1:{port}/tests/hello")
             yield Service(server, port, uri)
         client.drop_database(client.get_default_database())

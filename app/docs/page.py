@@ -46,7 +46,7 @@ class Content:
         self._content_type = content_type
         self.digest = hashlib.sha256(body).hexdigest()[:DIGEST_LENGTH]
         self._tag = f'"{self.digest}"'
-        self._headers = {"cache-control": caching, "etag": self._tag, "x-content-type-options": "nosniff", **headers}
+        self._headers = {"cache-control": caching, "etag": self._tag, **headers}
 
     async def __call__(self, request: Request[Any, Any]) -> HTTPResponse:
         """Answer with it, or that it is what the client has (RFC 9110 section 13.1.2)."""

@@ -90,6 +90,19 @@ class User:
             deleted=document.get("deleted", False),
         )
 
+    def to_document(self) -> Document:
+        """Return the document of a user who is new."""
+        return {
+            "_id": ObjectId(self.id),
+            "username": self.username,
+            "canonical_name": canonical(self.username),
+            "password": self.password_hash,
+            "access": self.access,
+            "disabled": self.disabled,
+            "generation": self.generation,
+            "created_at": self.created_at,
+        }
+
     def allowed(self, level: Access) -> bool:
         """Tell whether the user has this level or a higher one, and may use it."""
         return self.access >= level and not self.disabled
@@ -128,19 +141,9 @@ class Users:
 
     async def add(self, user: User) -> None:
         """Insert a new user. Raises UsernameTaken."""
-        document = {
-            "_id": ObjectId(user.id),
-            "username": user.username,
-            "canonical_name": canonical(user.username),
-            "password": user.password_hash,
-            "access": user.access,
-            "disabled": user.disabled,
-            "generation": user.generation,
-            "created_at": user.created_at,
-        }
         await self._users.prepare()  # an index that cannot be made is not a name that is taken
         try:
-            await self._users.insert(document)
+            await self._users.insert(user.to_document())
         except DuplicateKeyError:
             raise UsernameTaken from None
 

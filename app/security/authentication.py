@@ -90,7 +90,7 @@ class Authentication(sanic_jwt.Authentication):
         return claims.model_dump() if return_payload else (True, 200, None)
 
     async def extract_scopes(self, request: Request) -> list[str]:
-        """Return the scopes of the token that protected() has verified already."""
+        """Return the scopes of the token that has been verified already."""
         claims: Claims = request.ctx.claims
         return claims.scopes
 

@@ -11,9 +11,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from pymongo import MongoClient
 
 from tests.conftest import Document
-from tests.processes import running
-from tests.test_workers import CHECKOUT, SANIC, environment
-from tools.local_mongo import free_port
+from tests.serving import started
 
 WIDTH, HEIGHT = 1280, 900
 PATIENCE_MILLISECONDS = 15_000  # for a busy machine; nothing takes so long when all is well
@@ -35,13 +33,13 @@ def settings() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def served(mongo_uri: str, settings: dict[str, str]) -> Iterator[str]:
     """Run the service in production's environment and give its address, such as http://127.0.0.1:8000."""
-    port, uri = free_port(), f"{mongo_uri}_browser"
-    variables = environment(uri) | {
+    uri = f"{mongo_uri}_browser"
+    variables = {
         "APP_ENV": "production",
         "APP_DRAIN_SECONDS": "0",  # no load balancer has to notice its end
         **settings,
     }
-    with running([SANIC, "app", "--workers=2", f"--port={port}"], cwd=CHECKOUT, env=variables) as command:
+    with started(uri, variables=variables) as (command, port):
         command.wait_for(f"http://127.0.0.1:{port}/health/ready")
         yield f"http://127.0.0.1:{port}"
         command.send(signal.SIGTERM)

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request
 
 from tests.conftest import PASSWORD, Document
-from tests.test_workers import CHECKOUT
+from tests.serving import CHECKOUT
 
 PICTURE = CHECKOUT / "docs" / "docs-page.png"
 PICTURE_BYTES = 200_000

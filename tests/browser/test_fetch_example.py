@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import Page, Route
 
 from tests.conftest import PASSWORD
-from tests.test_workers import CHECKOUT, new_name
+from tests.serving import CHECKOUT, new_name
 
 SOURCE = (CHECKOUT / "examples" / "fetch.js").read_text()
 TOKEN_SECONDS = 2

@@ -15,7 +15,7 @@ from tests.faults.conftest import Server
 from tests.faults.conftest import note as note  # also for the tests here
 from tests.faults.conftest import pytest_terminal_summary as pytest_terminal_summary
 from tests.processes import Command, until
-from tests.test_workers import CHECKOUT, SANIC
+from tests.serving import CHECKOUT, SANIC
 from tools.local_mongo import ReplicaSet, free_port
 
 CONFIGURATION = CHECKOUT / "deploy" / "haproxy.cfg"

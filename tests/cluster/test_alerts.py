@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.test_workers import CHECKOUT
+from tests.serving import CHECKOUT
 
 MONITORING = CHECKOUT / "deploy" / "monitoring"
 

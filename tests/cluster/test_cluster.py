@@ -17,7 +17,7 @@ from tests.conftest import PASSWORD, Document
 from tests.faults.conftest import Load, Server
 from tests.faults.test_processes import ready_workers
 from tests.processes import until
-from tests.test_workers import new_name
+from tests.serving import new_name
 
 CALM_SECONDS = 3  # of ordinary service before and after a loss
 KNOWN_SECONDS = 2  # within which every service knows of a logout

@@ -18,9 +18,9 @@ import httpx
 import pytest
 
 from tests.conftest import PASSWORD, Document
-from tests.processes import Command, Process, running
-from tests.test_workers import CHECKOUT, SANIC, environment
-from tools.local_mongo import LocalMongo, ReplicaSet, free_port
+from tests.processes import Command, Process
+from tests.serving import started
+from tools.local_mongo import LocalMongo, ReplicaSet
 
 MONGO_SECONDS = 2  # APP_MONGO_TIMEOUT_SECONDS of the servers here
 LIMIT_SECONDS = MONGO_SECONDS + 0.5  # within which everything is answered
@@ -86,14 +86,13 @@ class Server:
 @contextmanager
 def serving(mongo_uri: str, **settings: str) -> Iterator[Server]:
     """Run two workers on the database; settings are named without their prefix."""
-    port = free_port()
-    variables = environment(mongo_uri) | {
+    variables = {
         "APP_MONGO_TIMEOUT_SECONDS": str(MONGO_SECONDS),
         "APP_REGISTRATIONS_PER_ADDRESS": "100000/minute",
         "APP_LOGIN_FAILURES_PER_ADDRESS": "100000/minute",
         **{f"APP_{name}": value for name, value in settings.items()},
     }
-    with running([SANIC, "app", "--workers=2", f"--port={port}"], cwd=CHECKOUT, env=variables) as command:
+    with started(mongo_uri, variables=variables) as (command, port):
         command.wait_for(f"http://127.0.0.1:{port}/tests/hello")
         yield Server(command, port, mongo_uri)
         command.send(signal.SIGTERM)

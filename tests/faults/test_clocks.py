@@ -13,7 +13,7 @@ from tests.conftest import PASSWORD, Document
 from tests.faults.conftest import Server
 from tests.faults.test_processes import serving
 from tests.processes import until
-from tests.test_workers import CHECKOUT, new_name
+from tests.serving import CHECKOUT, new_name
 
 STEP_SECONDS = 60
 TOKEN_SECONDS = 4

@@ -17,7 +17,8 @@ import pytest
 from tests.conftest import PASSWORD
 from tests.faults.conftest import Server
 from tests.processes import running, until
-from tests.test_workers import CHECKOUT, SANIC, Connection, environment
+from tests.serving import CHECKOUT, SANIC, environment, started
+from tests.test_workers import Connection
 from tools.local_mongo import free_port
 
 DRAIN_SECONDS = 2
@@ -34,11 +35,10 @@ Note = Callable[[str], None]
 @contextmanager
 def starting(mongo_uri: str, *options: str, port: int = 0, **settings: str) -> Iterator[Server]:
     """Start two workers, unless the options want otherwise, and wait for nothing."""
-    port = port or free_port()
-    variables = environment(mongo_uri) | {f"APP_{name}": value for name, value in settings.items()}
-    command = [SANIC, "app", f"--port={port}", "--no-motd", *(options or ["--workers=2"])]
-    with running(command, cwd=CHECKOUT, env=variables) as started:
-        yield Server(started, port, mongo_uri)
+    variables = {f"APP_{name}": value for name, value in settings.items()}
+    options = ("--no-motd", *(options or ("--workers=2",)))
+    with started(mongo_uri, *options, port=port, variables=variables) as (command, port):
+        yield Server(command, port, mongo_uri)
 
 
 @contextmanager

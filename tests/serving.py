@@ -1,0 +1,42 @@
+"""The service as a process of its own: Sanic's command line with settings of its own."""
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.processes import Command, running
+from tools.local_mongo import free_port
+
+CHECKOUT = Path(__file__).parent.parent
+SANIC = str(Path(sys.prefix) / "bin" / "sanic")
+WORKERS = 2
+
+
+def environment(mongo_uri: str) -> dict[str, str]:
+    """Return the variables of a service with settings of its own."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("APP_")}
+    return others | {
+        "APP_ENV": "testing",
+        "APP_JWT_SECRET_KEY": secrets.token_urlsafe(48),
+        "APP_MONGO_URI": mongo_uri,
+        "APP_REGISTRATIONS_PER_ADDRESS": "1000/minute",  # everybody here has the same address
+    }
+
+
+@contextmanager
+def started(
+    mongo_uri: str, *options: str, port: int = 0, variables: Mapping[str, str] | None = None
+) -> Iterator[tuple[Command, int]]:
+    """Start two workers, unless the options want otherwise; give the command and its port, and wait for nothing."""
+    port = port or free_port()
+    command = [SANIC, "app", f"--port={port}", *(options or [f"--workers={WORKERS}"])]
+    with running(command, cwd=CHECKOUT, env={**environment(mongo_uri), **(variables or {})}) as server:
+        yield server, port
+
+
+def new_name() -> str:
+    """Return a name that nobody has."""
+    return f"alice-{secrets.token_hex(6)}"
