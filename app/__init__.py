@@ -1,7 +1,7 @@
 """The service: where its parts meet."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -14,10 +14,11 @@ from sanic.log import logger
 from app import commands, docs, extensions, logs, metrics, processes
 from app.background import repeat
 from app.context import App, Context
-from app.database import Database, refuses_credentials
+from app.database import Database, objection
 from app.docs import page
 from app.errors import ProblemHandler
 from app.models.attempts import OwnAttempts, SharedAttempts
+from app.models.failures import trouble
 from app.models.lock import Lock
 from app.models.sessions import Sessions
 from app.models.users import Users
@@ -52,6 +53,8 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
         error_handler=ProblemHandler(),
         log_config=logs.configuration(config.LOG_FORMAT),
     )
+    if getattr(args, "single", False):
+        _check(config)  # elsewhere the main process does, which there is none of
     processes.supervise(
         app,
         drain_seconds=config.DRAIN_SECONDS,
@@ -86,10 +89,9 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
 
 
 def _check(config: Config) -> None:
-    """Ask the database once, before there are workers, what only it can say of the settings. Exits with a message."""
-    if refuses_credentials(config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS):
-        problem = ConfigurationError(["MONGO_URI: the database refuses this user name and password"])
-        raise SystemExit(str(problem))
+    """Ask the database once, before there are workers, whether it can ever serve. Exits with a message if not."""
+    if reason := objection(config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS):
+        raise SystemExit(str(ConfigurationError([f"MONGO_URI: {reason}"])))
 
 
 def _sanic_config(config: Config) -> SanicConfig:
@@ -134,12 +136,7 @@ async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
     )
     ctx.logins = Logins(ctx.users, sessions, ctx.revocations, access_tokens, RefreshTokens(keys))
     ctx.auth.use(access_tokens, ctx.revocations)
-    try:
-        await ctx.users.prepare()
-        await sessions.prepare()
-        await ctx.revocations.catch_up()
-    except PyMongoError as error:
-        logger.error("the database does not answer, serving what needs none: %s", type(error).__name__)
+    await _begin(ctx.users.prepare, sessions.prepare, ctx.revocations.catch_up)
     ctx.background = [
         asyncio.create_task(repeat(task, seconds=config.REVOCATION_POLL_SECONDS, name=name))
         for name, task in (
@@ -148,6 +145,15 @@ async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
             ("measuring", partial(_measure, ctx)),
         )
     ]
+
+
+async def _begin(*steps: Callable[[], Awaitable[None]]) -> None:
+    """Do at once what the database is needed for, each step whatever becomes of the others."""
+    for error in await asyncio.gather(*(step() for step in steps), return_exceptions=True):
+        if isinstance(error, PyMongoError):
+            logger.error("the database cannot serve yet, serving what needs none: %s", trouble(error))
+        elif error:
+            raise error
 
 
 async def _measure(ctx: Context) -> None:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 from pymongo.errors import PyMongoError
 from sanic.log import logger
 
+from app.models.failures import trouble
+
 T = TypeVar("T")
 unfinished: set[asyncio.Task[Any]] = set()  # the loop itself holds tasks weakly
 
@@ -34,8 +36,10 @@ async def repeat(what: Callable[[], Awaitable[None]], *, seconds: float, name: s
             await what()
         except Exception as error:
             if not failing:
-                unforeseen = None if isinstance(error, PyMongoError) else error
-                logger.error("%s: failing: %s", name, type(error).__name__, exc_info=unforeseen)
+                if isinstance(error, PyMongoError):
+                    logger.error("%s: failing: %s", name, trouble(error))
+                else:
+                    logger.error("%s: failing", name, exc_info=error)
             failing = True
         else:
             if failing:

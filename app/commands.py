@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 from app.context import App, Context
 from app.errors import Problem
 from app.logs import audit
+from app.models.failures import trouble
 from app.models.users import Access, LastAdmin, User, UsernameTaken
 from app.schemas import USERNAME
 
@@ -92,7 +93,7 @@ class Commands:
             rules = [f"{error['field']} {error['message']}" for error in problem.errors or []]
             _exit("; ".join(rules) or problem.detail)
         except PyMongoError as error:
-            _exit(f"the database does not answer ({type(error).__name__}): is MONGO_URI right?")
+            _exit(f"the database cannot serve ({trouble(error)}): is MONGO_URI right?")
 
 
 def register(app: App, services: Services) -> None:

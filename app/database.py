@@ -93,14 +93,15 @@ class Database:
         return Collection(self._database.get_collection(name, codec_options=options), indexes, self._seconds)
 
 
-def refuses_credentials(uri: str, *, timeout_seconds: float) -> bool:
-    """Tell whether the database answers, and only to say that this user name and password may not read it."""
+def objection(uri: str, *, timeout_seconds: float) -> str | None:
+    """Say why this database can never serve, or None: also when it is away, for then it may yet come."""
     milliseconds = int(timeout_seconds * 1000)
     try:
         with pymongo.MongoClient[Any](uri, timeoutMS=milliseconds, serverSelectionTimeoutMS=milliseconds) as client:
-            client.get_default_database(DEFAULT_NAME)["users"].find_one({}, {"_id": 1})
+            if client.get_default_database(DEFAULT_NAME)["users"].find_one(users.UNKNOWN, {"_id": 1}):
+                return users.NOT_MIGRATED
     except OperationFailure as error:
-        return error.code in WRONG_CREDENTIALS
+        return "the database refuses this user name and password" if error.code in WRONG_CREDENTIALS else None
     except PyMongoError:
-        return False
-    return False
+        return None
+    return None

@@ -6,7 +6,6 @@ from asyncio import CancelledError
 from http import HTTPStatus
 from typing import Any
 
-from pymongo.errors import ConfigurationError, ConnectionFailure, ExecutionTimeout, OperationFailure, WriteConcernError
 from sanic import HTTPResponse, Request
 from sanic.exceptions import SanicException
 from sanic.handlers import ErrorHandler
@@ -14,6 +13,7 @@ from sanic.log import error_logger
 
 from app.answers import answer
 from app.caller import request_id
+from app.models.failures import is_away, trouble
 
 RETRY_SECONDS = 2
 BEARER = 'Bearer realm="api"'
@@ -31,11 +31,6 @@ FRAMEWORK: dict[int, tuple[str, str]] = {
     500: ("internal_error", "Something went wrong here. It has been logged under the request id."),
     503: ("unavailable", "The service could not answer in time. Please try again."),
 }
-
-
-# The server answers, but cannot serve: 13 and 18 credentials, 91 and 116xx shutting down or stepping down,
-# 189 stepped down, 14031 disk full. Any other failure of a command is a mistake of ours.
-CANNOT_SERVE = {13, 18, 91, 189, 11600, 11601, 11602, 14031}
 
 
 class Problem(SanicException):
@@ -132,20 +127,12 @@ def allowed(request: Request) -> str:
     return ", ".join(sorted({method for route in here for method in route.methods}))
 
 
-def store_is_away(error: Exception) -> bool:
-    """Tell whether the database, and not the request or this program, is to blame."""
-    if isinstance(error, OperationFailure) and error.code in CANNOT_SERVE:
-        return True
-    # The settings were checked at the start; what is left of configuration errors is that the name service is away.
-    return isinstance(error, ConnectionFailure | ConfigurationError | ExecutionTimeout | WriteConcernError)
-
-
 def as_problem(error: Exception) -> Problem:
     """Translate any exception; what nobody foresaw says nothing about itself."""
     if isinstance(error, Problem):
         return error
-    if store_is_away(error):
-        return unavailable("store_unavailable", "The database does not answer. Please try again.")
+    if is_away(error):
+        return unavailable("store_unavailable", "The database cannot serve at the moment. Please try again.")
     status = error.status_code if isinstance(error, SanicException) else 500
     code, detail = FRAMEWORK.get(status, FRAMEWORK[400 if status < 500 else 500])
     headers = dict(getattr(error, "headers", {}))
@@ -162,8 +149,8 @@ class ProblemHandler(ErrorHandler):
         problem = as_problem(exception)
         if problem.status_code == 405 and "Allow" not in problem.headers:
             problem.headers["Allow"] = allowed(request)
-        if store_is_away(exception):
-            error_logger.error("%s: database: %s", request_id(request), type(exception).__name__)
+        if is_away(exception):
+            error_logger.error("%s: database: %s", request_id(request), trouble(exception))
         elif problem.status_code == 500 and not isinstance(exception, CancelledError):  # whose client has left
             error_logger.error("%s: unforeseen", request_id(request), exc_info=exception)
         if request.stream is not None and problem.status_code in (408, 413, 503):

@@ -103,6 +103,16 @@ class Manager(WorkerManager):
         self._stopping = False
         self._replaced: dict[str, float] = {}
 
+    def monitor(self) -> None:
+        """Watch over the workers; without what holds their states nobody can, so let all finish and end."""
+        try:
+            super().monitor()
+        except (EOFError, ConnectionError):
+            error_logger.error("the process that holds the workers' states has died: stopping")
+            self.shutdown()
+            self.join()
+            raise SystemExit(1) from None
+
     def wait_for_ack(self) -> None:
         """Wait until every worker has started."""
         super().wait_for_ack()

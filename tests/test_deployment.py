@@ -16,6 +16,7 @@ from tests.serving import CHECKOUT
 
 COMPOSE = ["docker-compose.yml", "docker-compose.cluster.yml"]
 REQUIRED = re.compile(r"\$\{(\w+):\?[^}]*\}")
+OPTIONAL = re.compile(r"\$\{(\w+):-\}")
 CLOSING_SECONDS = 5  # what a stop takes besides the settings
 HAPROXY = (CHECKOUT / "deploy" / "haproxy.cfg").read_text()
 
@@ -62,12 +63,17 @@ def production(request: pytest.FixtureRequest, secrets: Path) -> Config:
     environment: dict[str, Any] = {"APP_ENV": "production"}
     for file in COMPOSE[: request.param]:
         environment |= services(file)["api"]["environment"]
-    filled = {name: REQUIRED.sub(lambda found: known[found[1]], value) for name, value in environment.items()}
+    filled = {
+        name: OPTIONAL.sub("", REQUIRED.sub(lambda found: known[found[1]], value))
+        for name, value in environment.items()
+    }
     return load(filled, Path("/nonexistent"))
 
 
 def test_the_service_starts_with_what_the_compose_files_tell_it(production: Config) -> None:
     assert "replicaSet=rs0" in production.MONGO_URI
+    assert production.JWT_PREVIOUS_SECRET_KEYS == []
+    assert production.FORWARDED_SECRET, "for the proxy that ends TLS"
 
 
 def test_it_is_killed_only_after_it_could_have_finished(production: Config) -> None:
@@ -93,7 +99,7 @@ def test_no_secret_is_written_down(file: str) -> None:
     for name, service in services(file).items():
         for variable, value in service.get("environment", {}).items():
             if re.search("SECRET|PASSWORD|KEY", variable):
-                assert REQUIRED.fullmatch(value), f"{name}: {variable}"
+                assert REQUIRED.fullmatch(value) or OPTIONAL.fullmatch(value), f"{name}: {variable}"
     assert not re.search(r"://[^$\s]*:[^$\s]*@", (CHECKOUT / file).read_text())
 
 

@@ -16,10 +16,10 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
-from app.models.users import INDEXES, Access, User, Users
+from app.models.users import INDEXES, NOT_MIGRATED, Access, User, Users
 from config import Config
 from tests.conftest import PASSWORD, Actor, Document, Service
-from tests.serving import CHECKOUT
+from tests.serving import CHECKOUT, started
 from tools import migrate_flask_users
 from tools.migrate_flask_users import main, plan
 
@@ -120,6 +120,49 @@ def test_who_has_moved_in_logs_in_and_the_hash_is_renewed(
         assert taken.status_code == 409
     for user in users.find():
         assert user["password"].startswith("$argon2id$")
+
+
+@pytest.mark.parametrize("processes", ["--workers=2", "--single-process"])
+def test_the_service_does_not_start_before_they_have_moved(
+    uri: str, users: Collection[Document], processes: str
+) -> None:
+    users.insert_one(flask_user("Alice"))
+    with started(uri, "--no-motd", processes) as (command, _):
+        assert command.wait() == 1
+        assert command.output == f"The service cannot start with these settings:\n  MONGO_URI: {NOT_MIGRATED}\n"
+
+
+def test_a_service_that_is_there_before_them_is_not_ready_until_they_have_moved(
+    migrate: Migrate, uri: str, users: Collection[Document], config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two of them are one too many for the index that keeps names apart."""
+    users.insert_many([flask_user("Alice"), flask_user("bob")])
+    carol = {"username": "carol", "password": PASSWORD}
+    with Service(config.model_copy(update={"MONGO_URI": uri})) as service:
+        for refused in (service("GET", "/health/ready"), service("POST", "/users/registration", json=carol)):
+            assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
+        assert "users: the database makes no indexes (DuplicateKeyError 11000)" in caplog.text
+        assert service("GET", "/tests/secret", token="x").status_code == 401, "revocations are followed all the same"
+        assert not service.app.ctx.revocations.stale()
+        migrate(uri, "--apply")
+        assert service("GET", "/health/ready").status_code == 200
+        assert service("POST", "/users/registration", json=carol).status_code == 201
+
+
+def test_whoever_has_not_moved_is_nobody_here(
+    migrate: Migrate, uri: str, users: Collection[Document], config: Config
+) -> None:
+    """Whom the predecessor lets in beside us."""
+    users.insert_one(flask_user("root", access=Access.ADMIN))
+    migrate(uri, "--apply")
+    with Service(config.model_copy(update={"MONGO_URI": uri})) as service:
+        root = Actor(service, "root", {}).log_in()
+        late = flask_user("Alice")
+        users.insert_one(late)
+        assert [user["username"] for user in root.get("/users").json()["users"]] == ["root"]
+        assert root.get(f"/users/{late['_id']}").status_code == 404
+        login = service("POST", "/auth", json={"username": "Alice", "password": PASSWORD})
+        assert (login.status_code, login.json()["code"]) == (401, "wrong_credentials")
 
 
 def test_what_the_predecessor_knew_holds_and_the_rest_is_the_default(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pymongo import ASCENDING, IndexModel, ReturnDocument
-from pymongo.errors import NetworkTimeout
+from pymongo.errors import NetworkTimeout, OperationFailure
+
+from app.models.failures import Unprepared
 
 Document = dict[str, Any]
 Filter = Mapping[str, Any]
@@ -67,10 +69,15 @@ class Collection:
         self._indexed = False
 
     async def prepare(self) -> None:
-        """Make the indexes unless this process has; several workers may do so at once."""
-        if self._indexes and not self._indexed:
+        """Make the indexes unless this process has; several workers may do so at once. Raises Unprepared."""
+        if self._indexed or not self._indexes:
+            return
+        try:
             await self._in_time(self._collection.create_indexes(list(self._indexes)))
-            self._indexed = True
+        except OperationFailure as error:
+            reason = f"{self._collection.name}: the database makes no indexes ({type(error).__name__} {error.code})"
+            raise Unprepared(reason) from error
+        self._indexed = True
 
     async def find_one(self, query: Filter, projection: Mapping[str, Any] | None = None) -> Document | None:
         """Return the first match, or None."""

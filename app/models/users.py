@@ -32,6 +32,14 @@ INDEXES = [
 ]
 
 
+# Whoever another program has put there without the name under which all spellings are one.
+UNKNOWN = {"canonical_name": None}
+NOT_MIGRATED = (
+    "the users are the Flask predecessor's: python -m tools.migrate_flask_users moves them, see docs/deploy.md"
+)
+PRESENT = {"canonical_name": {"$ne": None}, "deleted": None}
+
+
 class UsernameTaken(Exception):
     """Another user has this name, in this or another spelling."""
 
@@ -136,12 +144,11 @@ class Users:
         self._administrators = administrators
 
     async def prepare(self) -> None:
-        """Make the unique index on the canonical name."""
+        """Make the unique index on the canonical name. Raises Unprepared."""
         await self._users.prepare()
 
     async def add(self, user: User) -> None:
         """Insert a new user. Raises UsernameTaken."""
-        await self._users.prepare()  # an index that cannot be made is not a name that is taken
         try:
             await self._users.insert(user.to_document())
         except DuplicateKeyError:
@@ -157,7 +164,7 @@ class Users:
 
     async def page(self, after: str | None, limit: int) -> list[User]:
         """Return users in the order of their ids, from behind a given one; page 10,000 costs what page 1 costs."""
-        query = {"deleted": None} | ({"_id": {"$gt": _key(after)}} if after else {})
+        query = PRESENT | ({"_id": {"$gt": _key(after)}} if after else {})
         return [User.from_document(document) for document in await self._users.find(query, limit=limit)]
 
     async def replace_hash(self, user: User, password_hash: str) -> None:
@@ -225,5 +232,5 @@ class Users:
         return User.from_document(document)
 
     async def _one(self, query: dict[str, Any]) -> User | None:
-        document = await self._users.find_one({**query, "deleted": None})
+        document = await self._users.find_one(PRESENT | query)
         return User.from_document(document) if document else None

@@ -35,9 +35,10 @@ class Ready(HTTPMethodView, attach=blueprint, uri="/health/ready"):
         if draining(request.app):
             raise unavailable("stopping", "The service is about to stop.")
         ctx = request.app.ctx
+        await ctx.database.ping()
+        await ctx.users.prepare()
         if ctx.revocations.stale():
             raise unavailable("revocations_stale", "The revocations have not been followed for too long.")
-        await ctx.database.ping()
         return write(Health(status="ready"))
 
 

@@ -1,6 +1,7 @@
 """A real server on a MongoDB of its own that can be hurt, and a mixed load that writes down what it was told."""
 
 import asyncio
+import re
 import secrets
 import signal
 import statistics
@@ -25,6 +26,7 @@ from tools.local_mongo import LocalMongo, ReplicaSet
 MONGO_SECONDS = 2  # APP_MONGO_TIMEOUT_SECONDS of the servers here
 LIMIT_SECONDS = MONGO_SECONDS + 0.5  # within which everything is answered
 BACK_SECONDS = 5  # within which everything works again
+STARTED = re.compile(r"Worker ready \[(\d+)\]")
 PEOPLE = 8  # who use the service at once
 PAUSE_SECONDS = 0.15  # of everybody between two requests
 NEW_PASSWORD = "a quite different sentence"
@@ -62,11 +64,9 @@ class Server:
 
     @property
     def workers(self) -> list[Process]:
-        """The processes that hold connections to MongoDB."""
-        return sorted(
-            (one for one in self.command.family() if "spawn_main" in one.command and threads(one) > 2),
-            key=lambda one: one.pid,
-        )
+        """The processes that say they are ready."""
+        ready = {int(pid) for pid in STARTED.findall(self.command.output)}
+        return sorted((one for one in self.command.family() if one.pid in ready), key=lambda one: one.pid)
 
     def get(self, path: str, token: str | None = None) -> httpx.Response:
         """Ask on a connection of its own."""

@@ -139,8 +139,11 @@ def test_a_database_that_is_not_there_at_the_start_is_waited_for(tmp_path: Path,
     mongo.stop()
 
 
+@pytest.mark.parametrize("processes", ["--workers=2", "--single-process"])
 @pytest.mark.parametrize("login", ["root:wrong@", ""], ids=["wrong", "none"])
-def test_credentials_that_the_database_refuses_stop_the_start_in_one_line(tmp_path: Path, login: str) -> None:
+def test_credentials_that_the_database_refuses_stop_the_start_in_one_line(
+    tmp_path: Path, login: str, processes: str
+) -> None:
     """And a database that comes later than the service refuses nobody yet."""
     mongo = LocalMongo(tmp_path / "mongodb")
     mongo.start()
@@ -149,13 +152,13 @@ def test_credentials_that_the_database_refuses_stop_the_start_in_one_line(tmp_pa
     mongo.stop()
     strict = LocalMongo(tmp_path / "mongodb", options=["--auth"])
     strict.start()
-    with starting(strict.uri.replace("//", f"//{login}") + "?authSource=admin") as server:
+    with starting(strict.uri.replace("//", f"//{login}") + "?authSource=admin", processes) as server:
         assert server.command.wait() == 1
         assert server.command.output == (
             "The service cannot start with these settings:\n"
             "  MONGO_URI: the database refuses this user name and password\n"
         )
-    with starting(strict.uri.replace("//", "//root:right@") + "?authSource=admin") as server:
+    with starting(strict.uri.replace("//", "//root:right@") + "?authSource=admin", processes) as server:
         server.command.wait_for(f"{server.url}/health/ready")
     strict.stop()
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.conftest import PASSWORD
-from tests.faults.conftest import Server
+from tests.faults.conftest import STARTED, Server
 from tests.processes import running, until
 from tests.serving import CHECKOUT, SANIC, environment, started
 from tests.test_workers import Connection
@@ -27,7 +27,6 @@ CLIENTS = 40
 REPLACED_SECONDS = 5
 NO_LIMITS = {f"LOGIN_FAILURES_PER_{what}": "1000000/hour" for what in ("PAIR", "ACCOUNT", "ADDRESS")}
 REPLACED = re.compile(r"ended with exit code -9 and is replaced")
-STARTED = re.compile(r"Worker ready \[(\d+)\]")
 
 Note = Callable[[str], None]
 
@@ -201,6 +200,21 @@ def test_killed_without_a_word_the_main_process_leaves_nobody(mongo_uri: str) ->
         family = server.command.family()
         assert len(family) >= 4, "the workers, and what holds their states"
         server.command.send(signal.SIGKILL)
+        gone(server)
+
+
+def test_without_the_process_that_holds_their_states_the_workers_finish_and_end(mongo_uri: str) -> None:
+    """Nobody could replace them any more; whoever supervises the service starts it anew."""
+    with serving(mongo_uri, DRAIN_SECONDS=str(DRAIN_SECONDS)) as server:
+        known = {server.command.pid, *ready_workers(server)}
+        (holder,) = (one for one in server.command.family() if one.pid not in known and "spawn_main" in one.command)
+        began = time.monotonic()
+        kill(holder.pid)
+        until(lambda: server.get("/health/ready").status_code == 503, "word of it", seconds=1)
+        while time.monotonic() - began < DRAIN_SECONDS - 0.5:
+            assert server.get("/tests/hello").status_code == 200
+        assert server.command.wait() == 1
+        assert "Traceback" not in server.command.output, server.command.output
         gone(server)
 
 
