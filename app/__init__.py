@@ -17,8 +17,8 @@ from app.context import App, Context
 from app.database import Database, objection
 from app.docs import page
 from app.errors import ProblemHandler
+from app.failures import trouble
 from app.models.attempts import OwnAttempts, SharedAttempts
-from app.models.failures import trouble
 from app.models.lock import Lock
 from app.models.sessions import Sessions
 from app.models.users import Users
@@ -117,8 +117,9 @@ async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
         threads=config.PASSWORD_HASHING_THREADS,
         queue=config.PASSWORD_HASHING_QUEUE,
     )
+    attempts = OwnAttempts() if config.THROTTLE_STORAGE == "memory" else SharedAttempts(ctx.database.attempts())
     ctx.throttle = Throttle(
-        OwnAttempts() if config.THROTTLE_STORAGE == "memory" else SharedAttempts(ctx.database.attempts()),
+        attempts,
         Limits(
             pair=config.LOGIN_FAILURES_PER_PAIR,
             account=config.LOGIN_FAILURES_PER_ACCOUNT,
@@ -136,7 +137,7 @@ async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
     )
     ctx.logins = Logins(ctx.users, sessions, ctx.revocations, access_tokens, RefreshTokens(keys))
     ctx.auth.use(access_tokens, ctx.revocations)
-    await _begin(ctx.users.prepare, sessions.prepare, ctx.revocations.catch_up)
+    await _prepare(ctx.users.prepare, sessions.prepare, attempts.prepare, ctx.revocations.catch_up)
     ctx.background = [
         asyncio.create_task(repeat(task, seconds=config.REVOCATION_POLL_SECONDS, name=name))
         for name, task in (
@@ -147,7 +148,7 @@ async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
     ]
 
 
-async def _begin(*steps: Callable[[], Awaitable[None]]) -> None:
+async def _prepare(*steps: Callable[[], Awaitable[None]]) -> None:
     """Do at once what the database is needed for, each step whatever becomes of the others."""
     for error in await asyncio.gather(*(step() for step in steps), return_exceptions=True):
         if isinstance(error, PyMongoError):

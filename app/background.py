@@ -2,23 +2,30 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from pymongo.errors import PyMongoError
 from sanic.log import logger
 
-from app.models.failures import trouble
+from app.failures import trouble
 
+P = ParamSpec("P")
 T = TypeVar("T")
 unfinished: set[asyncio.Task[Any]] = set()  # the loop itself holds tasks weakly
 
 
-async def whole(steps: Coroutine[Any, Any, T]) -> T:
-    """Take all steps, also when the client leaves after the first, which cancels its handler."""
-    task = asyncio.ensure_future(steps)
-    unfinished.add(task)
-    task.add_done_callback(_finished)
-    return await asyncio.shield(task)
+def shielded(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Have a function finish what it has begun, also when its client leaves, which cancels the handler that waits."""
+
+    @wraps(function)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        task = asyncio.ensure_future(function(*args, **kwargs))
+        unfinished.add(task)
+        task.add_done_callback(_finished)
+        return await asyncio.shield(task)
+
+    return call
 
 
 def _finished(task: asyncio.Task[Any]) -> None:

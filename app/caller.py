@@ -26,13 +26,20 @@ def address(request: Request[Any, Any]) -> str:
     """Return the client's IP address: the peer's, or what a configured proxy says of it if that is an address."""
     for candidate in (request.remote_addr, request.ip):
         try:
-            return str(ipaddress.ip_address(candidate.strip("[]")))
+            return str(ipaddress.ip_address(_without_port(candidate)))
         except ValueError:
             continue
     return "unknown"  # a Unix socket's peer has none
 
 
-def origin(client_address: str) -> str:
+def _without_port(node: str) -> str:
+    """Return the address of what a proxy calls its client, which may be followed by a port (RFC 7239 section 6)."""
+    if node.startswith("["):
+        return node[1:].partition("]")[0]
+    return node.partition(":")[0] if node.count(":") == 1 else node
+
+
+def network(client_address: str) -> str:
     """Return what attempts are counted by: the address, or the network that an IPv6 client has to itself."""
     try:
         parsed = ipaddress.ip_address(client_address)

@@ -14,8 +14,8 @@ from pymongo.errors import PyMongoError
 
 from app.context import App, Context
 from app.errors import Problem
+from app.failures import trouble
 from app.logs import audit
-from app.models.failures import trouble
 from app.models.users import Access, LastAdmin, User, UsernameTaken
 from app.schemas import USERNAME
 
@@ -37,7 +37,7 @@ class Commands:
 
     async def create_admin(self, username: str = "") -> None:
         """Create an administrator; the password is asked for, or read from standard input."""
-        _required("username", username)
+        _required(username)
         if not re.fullmatch(USERNAME, username):
             _exit("a username has 3 to 64 ASCII letters, digits, dots, underscores and hyphens")
         password = _password()
@@ -53,23 +53,24 @@ class Commands:
 
     async def disable_user(self, username: str = "") -> None:
         """Disable a user: all sessions end, and no login is possible until the user is enabled."""
+        _required(username)
         async with self._opened() as ctx:
             user = await _changed(ctx, username, disabled=True)
-            audit("disabled", user_id=user.id, by=BY)
             print(f"{user.username} is disabled")
 
     async def enable_user(self, username: str = "") -> None:
         """Enable a user that was disabled."""
+        _required(username)
         async with self._opened() as ctx:
             user = await _changed(ctx, username, disabled=False)
-            audit("enabled", user_id=user.id, by=BY)
             print(f"{user.username} is enabled")
 
     async def end_sessions(self, username: str = "") -> None:
         """End all sessions of a user."""
+        _required(username)
         async with self._opened() as ctx:
             user = await _user(ctx, username)
-            await ctx.logins.log_out_everywhere(user.id)
+            await ctx.logins.log_out_everywhere(user.id, by=BY)
             print(f"all sessions of {user.username} are over")
 
     async def list_users(self) -> None:
@@ -110,7 +111,6 @@ def register(app: App, services: Services) -> None:
 
 
 async def _user(ctx: Context, username: str) -> User:
-    _required("username", username)
     user = await ctx.users.by_name(username)
     if user is None:
         raise Refused(f"there is no user named {username}")
@@ -120,7 +120,7 @@ async def _user(ctx: Context, username: str) -> User:
 async def _changed(ctx: Context, username: str, *, disabled: bool) -> User:
     async def change(user: User) -> User:
         # Whoever is disabled already may have sessions left from a first try; whoever is enabled loses none.
-        return await ctx.logins.change(user, disabled=disabled) if user.disabled or disabled else user
+        return await ctx.logins.change(user, by=BY, disabled=disabled) if user.disabled or disabled else user
 
     user = await _user(ctx, username)
     try:
@@ -132,9 +132,9 @@ async def _changed(ctx: Context, username: str, *, disabled: bool) -> User:
     return changed
 
 
-def _required(name: str, value: str) -> None:
-    if not value:
-        _exit(f"--{name}=... is needed", code=2)
+def _required(username: str) -> None:
+    if not username:
+        _exit("--username=... is needed", code=2)
 
 
 def _password() -> str:

@@ -1,4 +1,4 @@
-"""Open, prepare, ping and close MongoDB; the only module that imports Motor."""
+"""Open, ping and close MongoDB, and say whether it can ever serve; the only module that imports Motor."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,6 +17,11 @@ from app.models.collection import Collection, in_time
 CLOSE_SECONDS = 0.5
 DEFAULT_NAME = "sanic_api_demo"
 WRONG_CREDENTIALS = {13, 18}  # the server's error codes Unauthorized and AuthenticationFailed
+
+
+NOT_MIGRATED = (
+    "the users are the Flask predecessor's: python -m tools.migrate_flask_users moves them, see docs/deploy.md"
+)
 
 
 class Outcomes(CommandListener):
@@ -99,7 +104,7 @@ def objection(uri: str, *, timeout_seconds: float) -> str | None:
     try:
         with pymongo.MongoClient[Any](uri, timeoutMS=milliseconds, serverSelectionTimeoutMS=milliseconds) as client:
             if client.get_default_database(DEFAULT_NAME)["users"].find_one(users.UNKNOWN, {"_id": 1}):
-                return users.NOT_MIGRATED
+                return NOT_MIGRATED
     except OperationFailure as error:
         return "the database refuses this user name and password" if error.code in WRONG_CREDENTIALS else None
     except PyMongoError:

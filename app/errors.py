@@ -13,7 +13,7 @@ from sanic.log import error_logger
 
 from app.answers import answer
 from app.caller import request_id
-from app.models.failures import is_away, trouble
+from app.failures import is_away, trouble
 
 RETRY_SECONDS = 2
 BEARER = 'Bearer realm="api"'

@@ -11,7 +11,7 @@ from sanic_ext.extensions.http.extension import HTTPExtension
 
 CORS_MAX_AGE_SECONDS = 3600
 REQUEST_HEADERS = ["authorization", "content-type", "x-request-id"]
-RESPONSE_HEADERS = ["retry-after", "www-authenticate"]
+RESPONSE_HEADERS = ["retry-after", "www-authenticate", "x-request-id"]
 
 
 def enable(app: Sanic[Any, Any], *, cors_origins: list[str]) -> None:

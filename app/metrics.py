@@ -87,10 +87,14 @@ requests = Requests()
 
 
 def share() -> None:
-    """Make the folder in which this process's workers count. It goes when the process ends."""
-    folder = tempfile.mkdtemp(prefix="metrics-")
-    os.environ[FOLDER] = folder
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    """Make the folder in which this process's workers count. It goes when the process ends, unless that is killed."""
+    os.environ[FOLDER] = tempfile.mkdtemp(prefix="metrics-")
+    atexit.register(clean_up)
+
+
+def clean_up() -> None:
+    """Remove the folder."""
+    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
 
 
 def worker_died(pid: int) -> None:

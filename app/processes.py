@@ -147,7 +147,9 @@ class Manager(WorkerManager):
     def kill(self) -> NoReturn:
         """Kill the workers and leave. Sanic would kill the whole process group, which is also the caller's."""
         for process in self.processes:
-            self._kill(process)
+            if process.is_alive():  # or its number may be another's by now
+                self._kill(process)
+        metrics.clean_up()
         os._exit(1)
 
     def _kill(self, process: WorkerProcess) -> None:

@@ -19,7 +19,7 @@ def service(
 ) -> Contender:
     """Describe this service as in production: Sanic's command line, the environment's settings.
 
-    What differs does not touch a measured request: tokens that outlive the run, throttles that let one address
+    What differs does not touch a measured request: tokens that outlive the run, a throttle that lets one address
     make all the load, a stop without a drain.
     """
     return Contender(
@@ -31,7 +31,6 @@ def service(
             "APP_MONGO_URI": mongo_uri,
             "APP_ACCESS_TOKEN_SECONDS": str(ACCESS_TOKEN_SECONDS),
             "APP_LOGIN_FAILURES_PER_ADDRESS": "1000000/15minutes",
-            "APP_REGISTRATIONS_PER_ADDRESS": "1000000/minute",
             "APP_DRAIN_SECONDS": "0",
         },
         ready="/health/ready",

@@ -13,8 +13,9 @@ CORE_IS_OWN = 0.9  # the share of a core that a server under load gets if nobody
 METHOD = """\
 How it was measured: every server alone on core 0, started anew for each visit, one worker, no access log; the load \
 (`wrk -t1 -c64`) and MongoDB on core 1. The servers are visited in turn, round after round. A ratio is the median of \
-the rounds' ratios, with the lowest and highest in brackets. Before each measurement a server must greet everyone, \
-greet 1,000 token holders, and refuse a missing and a tampered token; one answer without success fails the run. \
+the rounds' ratios, with the lowest and highest in brackets. Before a server is asked for the secret under load, it \
+must greet everyone, greet 1,000 token holders, and refuse a missing and a tampered token; one answer without success \
+fails the run. \
 Nothing here is an assertion: the table only reports. [bench/README.md](README.md) says what each line means."""
 
 

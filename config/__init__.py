@@ -55,7 +55,7 @@ def _from_file(path: Path, problems: list[str]) -> dict[str, Any]:
         exec(compile(path.read_bytes(), path, "exec"), names)  # noqa: S102 - the machine's owner wrote it
     except Exception as error:
         where = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
-        problems.append(f"{path}: {where}{type(error).__name__}, so none of its settings were read")
+        problems.append(f"{path}: {where}{type(error).__name__}, so not all of its settings were read")
     return {name: value for name, value in names.items() if name.isupper()}
 
 

@@ -81,7 +81,9 @@ class Config(BaseModel):
     REGISTRATIONS_PER_ADDRESS: Rate = "20/minute"
     # Where they are counted: memory only where there is one worker on one machine.
     THROTTLE_STORAGE: Literal["mongodb", "memory"] = "mongodb"
-    PASSWORD_HASHING_THREADS: Annotated[int, Field(ge=1, le=64)] = 2  # 19 MiB and one core each while they hash
+    # 19 MiB and one core each while they hash. As many workers as cores keep all of them hashing with one thread each;
+    # more threads than cores do not hash more, and delay requests while one that holds Python's lock waits for another.
+    PASSWORD_HASHING_THREADS: Annotated[int, Field(ge=1, le=64)] = 1
     PASSWORD_HASHING_QUEUE: Annotated[int, Field(ge=0)] = 64  # how many may wait for a thread; beyond it 503
 
     CORS_ORIGINS: list[Origin] = []  # whose scripts may call the service from a browser; empty: nobody's

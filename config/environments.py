@@ -8,21 +8,21 @@ from config.base import Config
 
 
 class DevelopmentConfig(Config):
-    """A laptop: talkative, and a MongoDB on the same machine."""
+    """A laptop: a line for each request, and a MongoDB on the same machine. DEBUG only says so."""
 
     DEBUG: bool = True
     ACCESS_LOG: bool = True
 
 
 class TestingConfig(Config):
-    """The test suite: a database of its own, never the developer's."""
+    """The test suite: a database of its own, never the developer's. TESTING only says so."""
 
     TESTING: bool = True
     MONGO_URI: str = Field(default="mongodb://127.0.0.1:27017/sanic_api_demo_test", repr=False)
 
 
 class ProductionConfig(Config):
-    """The real thing: no debug, no default database, longer passwords."""
+    """The real thing: DEBUG is refused, no default database, longer passwords, JSON in the log, a drain at the stop."""
 
     DEBUG: Literal[False] = False
     MONGO_URI: str = Field(repr=False)

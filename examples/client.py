@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx
 
 TRIES = 3
-ANSWER_SECONDS = 3  # for each
+ANSWER_SECONDS = 3  # for each, from its beginning to the answer's end
 PAUSE_SECONDS = 1  # between them: the last must begin within the ten in which a lost answer can be asked for again
 # An access token is also not valid if the service's key, clock or settings have changed; the refresh token tells.
 REFRESH_FOR = ("token_expired", "token_invalid")
@@ -67,12 +67,11 @@ class Session:
             for attempt in range(TRIES):
                 await asyncio.sleep(PAUSE_SECONDS if attempt else 0)
                 try:
-                    response = await self._http.post(
-                        "/auth/refresh",
-                        json={"refresh_token": self.tokens["refresh_token"]},
-                        timeout=ANSWER_SECONDS,
-                    )
-                except httpx.TransportError:
+                    # httpx's own timeout begins anew with each byte.
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        body = {"refresh_token": self.tokens["refresh_token"]}
+                        response = await self._http.post("/auth/refresh", json=body)
+                except (httpx.TransportError, TimeoutError):
                     if attempt == TRIES - 1:
                         raise
                     continue

@@ -4,6 +4,15 @@ import asyncio
 from typing import Any, Literal, Self
 
 
+async def hang_up(request: asyncio.Task[Any]) -> None:
+    """Have the client of a request leave, and wait until the server has noticed."""
+    others = asyncio.all_tasks() - {request, asyncio.current_task()}
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    served, _ = await asyncio.wait(others, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    assert served, "one of them served the connection"
+
+
 class Held:
     """Replaces one method of one object: its first call waits before it begins, or after it is done."""
 

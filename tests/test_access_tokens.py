@@ -3,12 +3,15 @@
 import base64
 import json
 import secrets
+import sys
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
 import pytest
+from sanic.compat import Header
 
 from app.security.access_tokens import AccessTokens, Claims, InvalidAccessToken, key_id
 from tests.conftest import Actor, Service
@@ -99,6 +102,87 @@ def test_what_is_no_token_is_refused(service: Service, token: str) -> None:
     assert (response.status_code, response.json()["code"]) == (401, "token_invalid")
 
 
+@pytest.fixture(scope="module")
+def locked(service: Service) -> list[tuple[str, str]]:
+    """Give method and path of every route that asks for a token."""
+    paths = service("GET", "/docs/openapi.json").json()["paths"]
+    found = [
+        (method.upper(), path.format(session_id="s" * 22, user_id="0" * 24))
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if "security" in operation
+    ]
+    assert len(found) == 13
+    return found
+
+
+@pytest.mark.parametrize("bad", ["refresh token", "another key", "expired", "another type"])
+def test_every_locked_route_refuses_every_token_that_is_none(
+    service: Service, resident: Actor, forge: Forge, locked: list[tuple[str, str]], bad: str
+) -> None:
+    then = resident.claims["iat"] - 2000
+    token = {
+        "refresh token": resident.tokens["refresh_token"],
+        "another key": forge(key=secrets.token_urlsafe(48)),
+        "expired": forge({"iat": then, "exp": then + 900}),
+        "another type": forge(headers={"typ": "JWT"}),
+    }[bad]
+    for method, path in locked:
+        response = service(method, path, token=token)
+        assert response.status_code == 401, path
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.headers["www-authenticate"].startswith('Bearer realm="api", error="invalid_token"')
+        assert response.json()["code"] == ("token_expired" if bad == "expired" else "token_invalid")
+
+
+@pytest.mark.parametrize("claim", ["sub", "sid", "jti"])
+@pytest.mark.parametrize("value", [{"$ne": None}, ["x"], 7, 1.5, True, None], ids=repr)
+def test_a_name_that_is_no_text_never_reaches_the_database(
+    service: Service,
+    forge: Forge,
+    locked: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    claim: str,
+    value: object,
+) -> None:
+    async def asked(*_: object) -> None:
+        raise AssertionError(f"the database is asked for {claim} {value!r}")
+
+    monkeypatch.setattr(service.app.ctx.users, "by_id", asked)
+    for method in ("live", "end", "generation"):
+        monkeypatch.setattr(service.app.ctx.logins._sessions, method, asked)
+    forged = forge({claim: value})
+    assert {service(method, path, token=forged).status_code for method, path in locked} == {401}
+
+
+def test_of_what_others_signed_nobody_is_told_that_it_has_expired(
+    service: Service, resident: Actor, forge: Forge
+) -> None:
+    """The signature comes first; before it nothing in a token means anything."""
+    then = resident.claims["iat"] - 2000
+    response = service("GET", "/tests/secret", token=forge({"iat": then, "exp": then + 900}, key="x" * 48))
+    assert (response.status_code, response.json()["code"]) == (401, "token_invalid")
+
+
+def test_a_token_anywhere_else_opens_nothing(service: Service, alice: Actor) -> None:
+    token = alice.tokens["access_token"]
+    for name in (
+        "X-Access-Token",
+        "X-Authorization",
+        "X-Auth-Token",
+        "Proxy-Authorization",
+        "Token",
+        "X-User-ID",
+        "X-Original-URL",
+    ):
+        for value in (token, f"Bearer {token}"):
+            assert service("GET", "/tests/secret", headers={name: value}).status_code == 401, name
+    options: list[Document] = [{place: {"access_token": token}} for place in ("json", "data", "params")]
+    for option in options:
+        assert service("POST", "/auth/logout", **option).status_code == 401, option
+    assert alice.secret == 200
+
+
 def test_tokens_are_taken_from_one_header_only(service: Service, resident: Actor) -> None:
     token = resident.tokens["access_token"]
     assert service("GET", f"/tests/secret?access_token={token}").status_code == 401
@@ -114,6 +198,55 @@ def test_good_and_bad_tokens_take_turns_on_one_connection(service: Service, resi
         assert service("GET", "/tests/secret", token="x").status_code == 401
         assert bob.get("/auth/verify").json()["sub"] == bob.claims["sub"]
         assert service("GET", "/tests/secret").status_code == 401
+
+
+def test_of_many_at_once_everybody_is_himself(service: Service, register: Callable[..., Actor]) -> None:
+    asking = [register() for _ in range(10)] * 10
+    answers = service.together(
+        *(
+            service.send("GET", path, token=actor.tokens["access_token"])
+            for actor in asking
+            for path in ("/auth/verify", "/auth/me")
+        )
+    )
+    for actor, verified, me in zip(asking, answers[::2], answers[1::2], strict=True):
+        assert (verified.json()["sub"], me.json()["username"]) == (actor.claims["sub"], actor.username)
+
+
+def test_checking_a_token_costs_the_same_after_two_thousand_others(
+    service: Service, resident: Actor, forge: Forge
+) -> None:
+    """Of calls, known ones and new ones alike; time would tell less."""
+
+    def identify(token: str) -> None:
+        headers = Header({"authorization": f"Bearer {token}"})
+        service.app.ctx.auth.identify(SimpleNamespace(headers=headers))  # type: ignore[arg-type]
+
+    def calls(token: str) -> int:
+        number = 0
+
+        def count(*_: object) -> None:
+            nonlocal number
+            number += 1
+
+        sys.setprofile(count)
+        try:
+            identify(token)
+        finally:
+            sys.setprofile(None)
+        return number
+
+    def cost() -> tuple[int, int]:
+        """Return the least of several, since a garbage collection may come in between."""
+        return min(calls(known) for _ in range(5)), min(calls(forge()) for _ in range(5))
+
+    known = resident.tokens["access_token"]
+    service.run(service.app.ctx.revocations.catch_up())
+    identify(known)
+    before = cost()
+    for _ in range(2000):
+        identify(forge())
+    assert cost() == before
 
 
 def signer(*keys: str, now: float = 1_000_000.0, lifetime: int = 900) -> AccessTokens:

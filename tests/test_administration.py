@@ -65,6 +65,12 @@ def test_a_user_is_shown_without_the_hash(admin: Actor, alice: Actor) -> None:
     assert set(response.json()) == {"id", "username", "access", "disabled", "created_at"}
 
 
+def test_a_list_shows_of_each_user_what_may_be_shown(admin: Actor) -> None:
+    listed = admin.get("/users?limit=100").json()["users"]
+    assert listed
+    assert all(set(user) == {"id", "username", "access", "disabled", "created_at"} for user in listed)
+
+
 @pytest.mark.parametrize("user_id", ["0" * 24, "x", "me", "0" * 25, "%24ne"])
 def test_whoever_is_not_there_is_not_found(admin: Actor, user_id: str) -> None:
     assert admin.get(f"/users/{user_id}").status_code == 404
@@ -120,20 +126,23 @@ def test_a_change_to_what_is_so_already_ends_the_sessions_too(admin: Actor, alic
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "field"),
     [
-        {},
-        {"access": "root"},
-        {"access": 2},
-        {"access": None},
-        {"disabled": "yes"},
-        {"disabled": None},
-        {"username": "x"},
+        ({}, "body"),
+        ({"access": "root"}, "access"),
+        ({"access": 2}, "access"),
+        ({"access": None}, "access"),
+        ({"disabled": "yes"}, "disabled"),
+        ({"disabled": None}, "disabled"),
+        ({"username": "x"}, "username"),
     ],
     ids=repr,
 )
-def test_a_change_that_cannot_be_is_refused(admin: Actor, alice: Actor, change: Document) -> None:
-    assert patch(admin, alice, **change).status_code == 422
+def test_a_change_that_cannot_be_is_refused(admin: Actor, alice: Actor, change: Document, field: str) -> None:
+    response = patch(admin, alice, **change)
+    (error,) = response.json()["errors"]
+    assert (response.status_code, error["field"]) == (422, field)
+    assert not error["message"].startswith("Value error")
     assert alice.secret == 200
 
 
@@ -213,13 +222,16 @@ def test_a_removal_that_comes_too_late_changes_nothing(
     assert database.users.count_documents({"access": Access.ADMIN, "disabled": False}) == 1
 
 
+@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/{}"), ("PATCH", "/{}"), ("DELETE", "/{}")])
 def test_a_demoted_administrator_has_no_power_from_that_moment(
-    service: Service, admin: Actor, appoint: Callable[[], Actor], database: Database[Document]
+    admin: Actor, appoint: Callable[[], Actor], alice: Actor, database: Database[Document], method: str, path: str
 ) -> None:
     """The rank is read from the database; a token that has not been revoked yet does not count."""
     other = appoint()
     database.users.update_one({"username": other.username}, {"$set": {"access": Access.USER}})
-    response = other.get("/users")
+    body = {"disabled": True} if method == "PATCH" else None
+    address = f"/users{path.format(alice.claims['sub'])}"
+    response = admin.service(method, address, token=other.tokens["access_token"], json=body)
     assert (response.status_code, response.json()["code"]) == (403, "insufficient_scope")
+    assert alice.secret == 200
     assert admin.get("/users").status_code == 200
-    assert service("GET", "/users").status_code == 401

@@ -1,5 +1,6 @@
 """The audit trail: one line for each security event, and never a secret."""
 
+import asyncio
 import json
 import logging
 import secrets
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
+from app import background
 from app.logs import Json, Text, configuration
 from app.models.users import Access
 from config import Config
 from tests.conftest import PASSWORD, Actor, Leaks, Service
+from tests.interleaving import Held, hang_up
 
 Document = dict[str, Any]
 NEW = "a quite different sentence"
@@ -119,6 +122,66 @@ def test_a_reused_token_is_written_down(trail: Trail, alice: Actor, database: Da
     database.sessions.update_one({"_id": alice.claims["sid"]}, {"$set": {"rotations": []}})
     assert alice.refresh(first).status_code == 401
     assert shown(trail.last()) == told("refresh_token_reused", alice, alice.claims["sid"])
+
+
+LEAVING: list[tuple[str, str, str, Document, str]] = [
+    ("logged_out", "POST", "/auth/logout", {}, "_sessions.end"),
+    ("logged_out", "DELETE", "/auth/sessions/{sid}", {}, "_sessions.end"),
+    ("logged_out_everywhere", "POST", "/auth/logout-all", {}, "_users.change"),
+    ("deleted", "POST", "/users/me/delete", {"current_password": PASSWORD}, "_users.delete"),
+    (
+        "password_changed",
+        "POST",
+        "/users/me/password",
+        {"current_password": PASSWORD, "new_password": NEW},
+        "_users.change",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("event", "method", "path", "body", "step"), LEAVING, ids=[f"{one[1]} {one[2]}" for one in LEAVING]
+)
+def test_whoever_hangs_up_is_written_down_and_known_here_at_once(
+    service: Service, trail: Trail, alice: Actor, event: str, method: str, path: str, body: Document, step: str
+) -> None:
+    """Leaving before the answer hides what the database has done neither from the trail nor from this worker."""
+    store, name = step.split(".")
+
+    async def story() -> None:
+        with Held(getattr(service.app.ctx.logins, store), name, "after") as door:
+            request = service.send(
+                method, path.format(**alice.claims), token=alice.tokens["access_token"], json=body or None
+            )
+            task = asyncio.create_task(request)
+            await door.reached()
+            await hang_up(task)
+            door.let_through()
+            await asyncio.gather(*background.unfinished)
+
+    service.run(story())
+    assert shown(trail.last())["event"] == event
+    assert alice.secret == 401
+
+
+def test_a_thief_who_hangs_up_is_written_down(
+    service: Service, trail: Trail, alice: Actor, database: Database[Document]
+) -> None:
+    first = alice.tokens["refresh_token"]
+    alice.refresh()
+    database.sessions.update_one({"_id": alice.claims["sid"]}, {"$set": {"rotations": []}})
+
+    async def story() -> None:
+        with Held(service.app.ctx.logins._sessions, "end", "after") as door:
+            task = asyncio.create_task(service.send("POST", "/auth/refresh", json={"refresh_token": first}))
+            await door.reached()
+            await hang_up(task)
+            door.let_through()
+            await asyncio.gather(*background.unfinished, return_exceptions=True)
+
+    service.run(story())
+    assert shown(trail.last()) == told("refresh_token_reused", alice, alice.claims["sid"])
+    assert alice.secret == 401
 
 
 def test_throttling_is_written_down_and_unknown_names_are_not(service: Service, trail: Trail) -> None:

@@ -2,11 +2,15 @@
 
 import json
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
+from pymongo.database import Database
 
-from tests.conftest import PASSWORD, Service
+from app.models.users import Access
+from tests.conftest import PASSWORD, Actor, Document, Service
 
 ROUTES = {
     "/users/registration": {"username": "somebody", "password": PASSWORD},
@@ -17,9 +21,10 @@ FIELDS = [(path, field) for path, body in ROUTES.items() for field in body]
 JSON = {"Content-Type": "application/json"}
 
 
-def assert_problem(response: Any, status: int, code: str) -> None:
-    """Show that an answer has the one shape of errors."""
+def assert_problem(response: httpx.Response, status: int, code: str) -> None:
+    """Show that an answer has the one shape of errors, and came in time."""
     body = response.json()
+    assert response.elapsed.total_seconds() < 3
     assert (response.status_code, body["code"]) == (status, code)
     assert response.headers["content-type"] == "application/problem+json"
     assert body["type"] == "about:blank"
@@ -141,6 +146,59 @@ def test_a_charset_of_utf_8_is_fine(service: Service) -> None:
 def test_more_than_a_megabyte_is_too_much(service: Service, path: str) -> None:
     response = service("POST", path, content=b'{"username": "' + b"a" * 1_100_000 + b'"}', headers=JSON)
     assert_problem(response, 413, "payload_too_large")
+
+
+@pytest.fixture
+def admin(alice: Actor, database: Database[Document]) -> Iterator[Actor]:
+    """Make alice an administrator until the end of the test."""
+    database.users.update_one({"username": alice.username}, {"$set": {"access": Access.ADMIN}})
+    yield alice.log_in()
+    database.users.update_one({"username": alice.username}, {"$set": {"access": Access.USER}})
+
+
+LOCKED: dict[tuple[str, str], Document] = {
+    ("POST", "/users/me/password"): {"current_password": PASSWORD, "new_password": "a quite different sentence"},
+    ("POST", "/users/me/delete"): {"current_password": PASSWORD},
+    ("PATCH", "/users/{bob}"): {"access": "user", "disabled": False},
+}
+HOSTILE = [{"$ne": None}, {"$gt": ""}, {"$regex": ".*"}, ["a"], 7, 1.5, None, "\ud800", "a" * 900_000, 2**70]
+BROKEN = [
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b'{"a":NaN}',
+    b"[" * 10_000 + b"]" * 10_000,
+    b'{"access":' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001,
+    b'{"disabled":true,"disabled":false}',
+]
+
+
+@pytest.mark.parametrize(("method", "path"), LOCKED)
+def test_whoever_is_logged_in_is_refused_as_fast(
+    service: Service, admin: Actor, bob: Actor, method: str, path: str
+) -> None:
+    """On the routes that ask for a token, too, and nothing is changed."""
+    good, token = LOCKED[method, path], admin.tokens["access_token"]
+    address = path.format(bob=bob.claims["sub"])
+    for field in (*good, "role", "_id", "is_admin"):
+        for value in HOSTILE:
+            content = json.dumps({**good, field: value}).encode()
+            response = service(method, address, token=token, content=content, headers=JSON)
+            assert_problem(response, 422, "invalid_fields")
+            assert [error["field"] for error in response.json()["errors"]] == [field]
+    for content in BROKEN:
+        response = service(method, address, token=token, content=content, headers=JSON)
+        assert_problem(response, 400, "malformed_json")
+    assert_problem(service(method, address, token=token, content=b"[]", headers=JSON), 400, "not_an_object")
+    assert (admin.secret, bob.secret) == (200, 200)
+
+
+@pytest.mark.parametrize("body", [None, {}, "username only"])
+def test_credentials_in_the_query_have_no_effect(service: Service, alice: Actor, body: Any) -> None:
+    """They would be in every log on the way."""
+    sent = {"username": alice.username} if body else body
+    response = service("POST", "/auth", params={"username": alice.username, "password": PASSWORD}, json=sent)
+    assert response.status_code == (415 if body is None else 422)
 
 
 def test_a_header_that_is_no_utf_8_does_no_harm(service: Service) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 from pymongo.database import Database
 
 from app.commands import Commands
@@ -42,6 +43,18 @@ def run(environment: dict[str, str], *words: str, typed: str = "") -> subprocess
     return subprocess.run(
         command, env=environment, input=typed, capture_output=True, text=True, timeout=30, check=False
     )
+
+
+def test_a_fresh_database_has_no_user(config: Config) -> None:
+    """No default account, whose password everybody would know."""
+    uri = f"{config.MONGO_URI}_fresh"
+    with MongoClient[Document](uri) as client:
+        database = client.get_default_database()
+        with Service(config.model_copy(update={"MONGO_URI": uri})) as fresh:
+            assert fresh("GET", "/health/ready").status_code == 200
+            assert "users" in database.list_collection_names(), "prepared by the start"
+            assert database.users.count_documents({}) == 0
+        client.drop_database(database)
 
 
 def test_the_first_administrator_comes_from_the_command_line(service: Service, environment: dict[str, str]) -> None:

@@ -138,6 +138,13 @@ def test_a_signing_key_that_could_be_guessed_is_refused(
     assert says in message
 
 
+@pytest.mark.parametrize("weak", [SECRET[:31], "abcabcab" * 8, EXAMPLE_JWT_SECRET_KEY])
+def test_a_previous_key_that_could_be_guessed_is_refused_too(instance: Path, weak: str) -> None:
+    """It signs no more, but whoever guesses it is believed."""
+    environ = {**GOOD, "APP_JWT_PREVIOUS_SECRET_KEYS": f"{SECRET[::-1]},{weak}"}
+    assert "JWT_PREVIOUS_SECRET_KEYS" in problems(environ, instance)
+
+
 def test_production_lists_everything_that_is_wrong_at_once(instance: Path) -> None:
     message = problems(
         {"APP_ENV": "production", "APP_DEBUG": "1", "APP_SESSION_SECONDS": "x", "APP_FOO": "1"}, instance

@@ -15,6 +15,7 @@ from pymongo.database import Database as Collections
 from app.commands import Commands
 from app.database import Database
 from app.models import attempts, sessions, users
+from app.processes import CLOSING_SECONDS
 from app.security.access_tokens import CLOCK_SKEW_SECONDS, AccessTokens, InvalidAccessToken
 from app.security.authentication import TOKENS_REMEMBERED
 from app.security.refresh_tokens import InvalidRefreshToken, RefreshTokens
@@ -26,7 +27,6 @@ from tests.serving import CHECKOUT
 PAGE = (CHECKOUT / "docs" / "deploy.md").read_text()
 CONTRIBUTING = (CHECKOUT / "CONTRIBUTING.md").read_text()
 NO_SETTINGS = {"APP_ENV", "GET", "POST", "SIGTERM"}
-CLOSING_SECONDS = 5
 
 
 def rows(heading: str, columns: int) -> list[list[str]]:
@@ -97,9 +97,11 @@ def shown(service: Service, alice: Actor, headers: dict[str, str]) -> str:
     [
         ({}, {"X-Forwarded-For": CLIENT, "X-Real-IP": CLIENT, "Forwarded": KNOWN}, "127.0.0.1"),
         ({"FORWARDED_SECRET": SECRET}, {"Forwarded": f"for={INVENTED}, {KNOWN}"}, CLIENT),
+        ({"FORWARDED_SECRET": SECRET}, {"Forwarded": f'for="{CLIENT}:4711";secret={SECRET}'}, CLIENT),
         ({"FORWARDED_SECRET": SECRET}, {"Forwarded": KNOWN.replace(SECRET, "a-guess")}, "127.0.0.1"),
         ({"FORWARDED_SECRET": SECRET}, {"X-Forwarded-For": INVENTED, "X-Real-IP": INVENTED}, "127.0.0.1"),
         ({"PROXIES_COUNT": 1}, {"X-Forwarded-For": f"{INVENTED}, {CLIENT}"}, CLIENT),
+        ({"PROXIES_COUNT": 1}, {"X-Forwarded-For": f"{CLIENT}:4711"}, CLIENT),
         ({"PROXIES_COUNT": 2}, {"X-Forwarded-For": f"{INVENTED}, {CLIENT}"}, INVENTED),
         ({"PROXIES_COUNT": 1}, {"X-Forwarded-For": f"{CLIENT}, {PROXY}"}, PROXY),
         ({"REAL_IP_HEADER": "X-Real-IP"}, {"X-Real-IP": INVENTED}, INVENTED),
@@ -113,9 +115,11 @@ def shown(service: Service, alice: Actor, headers: dict[str, str]) -> str:
     ids=[
         "none",
         "secret",
+        "secret and port",
         "another secret",
         "secret and other headers",
         "count",
+        "count and port",
         "count too high",
         "count too low",
         "header passed on",

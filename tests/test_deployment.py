@@ -4,12 +4,16 @@ import re
 import shutil
 import stat
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from packaging.version import Version
 
+from app.docs import VERSION
+from app.processes import CLOSING_SECONDS
 from config import Config, load
 from tests.conftest import Document, Service
 from tests.serving import CHECKOUT
@@ -17,7 +21,8 @@ from tests.serving import CHECKOUT
 COMPOSE = ["docker-compose.yml", "docker-compose.cluster.yml"]
 REQUIRED = re.compile(r"\$\{(\w+):\?[^}]*\}")
 OPTIONAL = re.compile(r"\$\{(\w+):-\}")
-CLOSING_SECONDS = 5  # what a stop takes besides the settings
+# Earlier ones have known holes, or lack what the service stands on.
+FLOORS = {"pyjwt": "2.14", "pymongo": "4.18.1", "sanic": "25.12.1", "ujson": "5.4"}
 HAPROXY = (CHECKOUT / "deploy" / "haproxy.cfg").read_text()
 
 
@@ -133,3 +138,15 @@ def test_the_load_balancer_fits_the_service(production: Config) -> None:
     assert seconds("http-keep-alive") < production.KEEP_ALIVE_TIMEOUT
     interval, fall = re.findall(r"check inter (\d+)s fall (\d+)", HAPROXY)[0]
     assert (int(interval) + 1) * int(fall) < production.DRAIN_SECONDS, "it notices a stop in time"
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_no_package_is_older_than_it_may_be(package: str) -> None:
+    locked = re.search(rf"^{package}==([\w.]+)", (CHECKOUT / "requirements.txt").read_text(), re.MULTILINE)
+    assert locked
+    assert Version(locked[1]) >= Version(FLOORS[package])
+
+
+def test_the_version_that_the_api_shows_is_that_of_the_release() -> None:
+    assert tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"] == VERSION
+    assert f"\n## [{VERSION}] - " in (CHECKOUT / "CHANGELOG.md").read_text()

@@ -1,16 +1,18 @@
 """Errors: one shape everywhere, and nothing about the inside."""
 
 import asyncio
+import re
 import socket
 from typing import Any
 
 import pytest
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, WriteConcernError
+from sanic.application.constants import Mode
 from sanic.exceptions import ServerError
 
 from app.errors import as_problem
 from tests.conftest import Actor, Service
-from tests.interleaving import Held
+from tests.interleaving import Held, hang_up
 
 SHAPE = {"type", "title", "status", "detail", "code", "request_id"}
 
@@ -80,13 +82,31 @@ def test_head_and_options_open_nothing(service: Service) -> None:
     assert "GET" in options.headers["allow"]
 
 
-def test_overriding_the_method_has_no_effect(service: Service) -> None:
-    response = service("GET", "/auth", headers={"X-HTTP-Method-Override": "POST"})
+@pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
+def test_overriding_the_method_has_no_effect(service: Service, header: str) -> None:
+    response = service("GET", "/auth", headers={header: "POST"})
     assert response.status_code == 405
 
 
 @pytest.mark.parametrize(
-    "path", ["/tests//secret", "/tests/./secret", "/tests/%73ecret", "/tests/secret/", "/tests/secret;x=1"]
+    "path",
+    [
+        "/tests//secret",
+        "//tests/secret",
+        "/tests/./secret",
+        "/tests/../tests/secret",
+        "/tests/%73ecret",
+        "/tests/%2573ecret",
+        "/tests%2fsecret",
+        "/tests%2Fsecret",
+        "/tests\\secret",
+        "/TESTS/secret",
+        "/tests/secret/",
+        "/tests/secret;x=1",
+        "/tests/secret?x",
+        "/tests/secret%00",
+        "http://x/tests/secret",
+    ],
 )
 def test_other_spellings_of_a_path_do_not_get_round_the_lock(service: Service, path: str) -> None:
     response = raw(service, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
@@ -114,6 +134,68 @@ def test_malformed_requests_get_a_problem_too(
     assert b"application/problem+json" in answer
     assert b"x-request-id: " in answer
     assert not [record for record in caplog.records if record.exc_info]
+
+
+ANOTHER = b"GET /tests/hello HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Content-Length: 0\r\nContent-Length: LENGTH\r\n\r\n",
+        b"Content-Length: 0, LENGTH\r\n\r\n",
+        b"Content-Length: +LENGTH\r\n\r\n",
+        b"Content-Length: LENGTH\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\n\r\n",
+        b"Content-Length : LENGTH\r\n\r\n",
+        b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        b"X: y\nContent-Length: LENGTH\r\n\r\n",
+        b"X: y\rContent-Length: LENGTH\r\n\r\n",
+        b"X: y\r\n Content-Length: LENGTH\r\n\r\n",
+        b"X: y\0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}XX0\r\n\r\n",
+    ],
+    ids=[
+        "a length twice",
+        "two lengths in one",
+        "a signed length",
+        "a length and chunks",
+        "chunked twice",
+        "an unknown coding",
+        "a trailer",
+        "a space before the length's colon",
+        "a space before the coding's colon",
+        "a bare line feed",
+        "a bare carriage return",
+        "a folded line",
+        "a zero byte",
+        "a chunk without its end",
+    ],
+)
+def test_what_follows_a_frame_that_could_be_read_in_two_ways_is_not_answered(service: Service, rest: bytes) -> None:
+    """Or a proxy that reads it in the other way could be made to hand on a request of which it knows nothing."""
+    head = b"POST /auth HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    answer = raw(service, head + rest.replace(b"LENGTH", str(len(ANOTHER)).encode()) + ANOTHER)
+    assert re.findall(rb"HTTP/1\.1 (\d{3})", answer) == [b"400"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "PUT /auth",
+        "POST /nowhere",
+        "POST /auth/logout",
+        "GET /tests/hello",
+        "HEAD /tests/hello",
+        "OPTIONS /auth",
+        "GET /docs",
+    ],
+)
+def test_a_body_that_nobody_reads_is_no_request(service: Service, line: str) -> None:
+    head = f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(ANOTHER)}\r\n\r\n".encode()
+    assert len(re.findall(rb"HTTP/1\.1 \d{3}", raw(service, head + ANOTHER))) == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
@@ -158,20 +240,22 @@ def test_a_client_that_leaves_is_not_an_error_of_ours(
         with Held(service.app.ctx.users, "by_id", "before") as door:
             request = asyncio.create_task(service.send("GET", "/auth/me", token=alice.tokens["access_token"]))
             await door.reached()
-            request.cancel()
-            await asyncio.gather(request, return_exceptions=True)
-            await asyncio.sleep(0.02)  # the server hears of it
+            await hang_up(request)
 
     service.run(story())
     assert "unforeseen" not in caplog.text
 
 
+@pytest.mark.parametrize("mode", Mode)
 def test_an_error_that_nobody_foresaw_is_logged_and_says_nothing(
-    service: Service, alice: Actor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    service: Service, alice: Actor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mode: Mode
 ) -> None:
+    """In debug mode neither, where Sanic would show the traceback."""
+
     async def broken(*_: Any) -> None:
         raise RuntimeError("the inside story")
 
+    monkeypatch.setattr(service.app.state, "mode", mode)
     monkeypatch.setattr(service.app.ctx.users, "by_id", broken)
     response = alice.get("/auth/me")
     assert (response.status_code, response.json()["code"]) == (500, "internal_error")

@@ -44,12 +44,22 @@ def url(mongo_uri: str) -> Iterator[str]:
         yield url
 
 
-class Unlucky(httpx.AsyncBaseTransport):
-    """A network that loses the answers to the first refreshes, and counts them all."""
+class Dripping(httpx.AsyncByteStream):
+    """A body that always goes on, and never arrives."""
 
-    def __init__(self, losses: int = 0) -> None:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+
+class Unlucky(httpx.AsyncBaseTransport):
+    """A network that loses the answers to the first refreshes, or has them drip, and counts them all."""
+
+    def __init__(self, losses: int = 0, *, drips: bool = False) -> None:
         self._network = httpx.AsyncHTTPTransport()
         self._losses = losses
+        self._drips = drips
         self.refreshes = 0
         self.asked = asyncio.Event()
 
@@ -62,6 +72,8 @@ class Unlucky(httpx.AsyncBaseTransport):
             self.refreshes += 1
             if self.refreshes <= self._losses:
                 await response.aread()
+                if self._drips:
+                    return httpx.Response(200, stream=Dripping())
                 raise httpx.ReadError("the answer is lost", request=request)
         return response
 
@@ -109,13 +121,15 @@ def test_many_requests_with_an_expired_token_cause_one_refresh(url: str, mongo: 
     asyncio.run(story())
 
 
-def test_a_lost_answer_is_asked_for_again(
-    url: str, mongo: MongoClient[Document], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("drips", [False, True], ids=["lost", "dripping"])
+def test_an_answer_that_does_not_arrive_is_asked_for_again(
+    url: str, mongo: MongoClient[Document], monkeypatch: pytest.MonkeyPatch, drips: bool
 ) -> None:
     monkeypatch.setattr(client, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 1)
 
     async def story() -> None:
-        network = Unlucky(losses=2)
+        network = Unlucky(losses=2, drips=drips)
         async with expired(url, network) as session:
             assert (await session.request("GET", "/tests/secret")).status_code == 200
             assert (network.refreshes, counter(mongo, session)) == (3, 1)

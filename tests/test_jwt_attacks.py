@@ -171,6 +171,18 @@ def test_a_signature_is_whole_and_belongs_to_the_text(service: Service, resident
         assert refused(service, forged)
 
 
+@pytest.mark.parametrize(
+    "signature", [bytes(64), bytes.fromhex("3006020100020100"), b"\x01" * 64], ids=["zeros", "zeros in DER", "ones"]
+)
+@pytest.mark.parametrize("algorithm", ["ES256", "ES384", "HS256"])
+def test_a_psychic_signature_signs_nothing(
+    service: Service, resident: Actor, header: Document, algorithm: str, signature: bytes
+) -> None:
+    """Of nothing but zeros, which a careless ECDSA takes for right (CVE-2022-21449)."""
+    head, body = (encode(json.dumps(part).encode()) for part in ({**header, "alg": algorithm}, resident.claims))
+    assert refused(service, f"{head}.{body}.{encode(signature)}")
+
+
 def test_huge_and_odd_texts_are_refused(service: Service, resident: Actor) -> None:
     good = resident.tokens["access_token"]
     for forged in ("a" * 7000, ".x" * 3000, good + "\u00e9", "\U0001f512", "{}", good.replace(".", "\u3002")):

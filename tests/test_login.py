@@ -1,7 +1,13 @@
 """Logging in: who you are, and that a wrong guess tells nothing."""
 
+import json
+import secrets
+import statistics
+import time
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from passlib.hash import pbkdf2_sha256
 from pymongo.database import Database
 
@@ -15,6 +21,16 @@ def test_every_login_is_a_session_of_its_own(alice: Actor) -> None:
     assert phone.claims["sid"] != alice.claims["sid"]
     assert phone.claims["sub"] == alice.claims["sub"]
     assert (phone.secret, alice.secret) == (200, 200)
+
+
+def test_a_login_takes_nothing_over_from_the_session_that_is_shown(service: Service, alice: Actor) -> None:
+    """Nobody can have a session of his making become somebody else's."""
+    body = {"username": alice.username, "password": PASSWORD}
+    response = service("POST", "/auth", token=alice.tokens["access_token"], json=body)
+    again = Actor(service, alice.username, response.json())
+    assert again.claims["sid"] != alice.claims["sid"]
+    assert again.claims["jti"] != alice.claims["jti"]
+    assert (again.secret, alice.secret) == (200, 200)
 
 
 def test_the_name_is_known_in_every_spelling(service: Service, alice: Actor) -> None:
@@ -33,6 +49,34 @@ def test_an_unknown_user_and_a_wrong_password_are_told_in_the_same_words(service
     bodies = [{**answer.json(), "request_id": ""} for answer in answers]
     assert bodies[0] == bodies[1] == bodies[2]
     assert bodies[0]["code"] == "wrong_credentials"
+
+
+@pytest.mark.parametrize("sign", ["\u212a", "\u017f", "\uff4b", "k\u200b"], ids=ascii)
+def test_what_would_fold_into_a_name_is_nobodys(service: Service, register: Callable[..., Actor], sign: str) -> None:
+    """The sign for kelvin is no k and the long s no s, although Unicode folds them so."""
+    actor = register(f"ks-{secrets.token_hex(6)}")
+    name = actor.username.replace("s" if sign == "\u017f" else "k", sign)
+    response = service("POST", "/auth", json={"username": name, "password": PASSWORD})
+    assert (response.status_code, response.json()["code"]) == (401, "wrong_credentials")
+
+
+def test_nobody_is_refused_with_the_same_headers_and_as_slowly(
+    service: Service, alice: Actor, database: Database[Document]
+) -> None:
+    """In the median of logins that take turns; a quarter is what the machine's other work may do to it."""
+    took: dict[str, list[float]] = {alice.username: [], f"nobody-{secrets.token_hex(4)}": []}
+    headers = set()
+    for _ in range(15):
+        database.attempts.delete_many({"_id": {"$regex": "^pair"}})
+        for name, times in took.items():
+            began = time.perf_counter()
+            answer = service("POST", "/auth", json={"username": name, "password": "a wrong password"})
+            times.append(time.perf_counter() - began)
+            assert answer.status_code == 401
+            headers.add(json.dumps({**answer.headers, "x-request-id": ""}))
+    known, nobody = map(statistics.median, took.values())
+    assert nobody == pytest.approx(known, rel=0.25)
+    assert len(headers) == 1
 
 
 def test_a_disabled_user_cannot_log_in(service: Service, alice: Actor, database: Database[Document]) -> None:

@@ -1,7 +1,5 @@
 """Logging out: it really ends a session, and nobody else's."""
 
-import asyncio
-import random
 from typing import Any
 
 import pytest
@@ -54,42 +52,17 @@ def test_each_needs_an_access_token(service: Service, alice: Actor, path: str) -
     assert service(method, path, token=alice.tokens["refresh_token"]).status_code == 401
 
 
-def test_a_logout_wins_every_race_with_refreshes(service: Service, alice: Actor) -> None:
-    """Whatever the interleaving, no token from before, during or by the race is good afterwards."""
-    for round_number in range(15):
-        phone = alice.log_in()
-        path = "/auth/logout-all" if round_number % 3 == 0 else "/auth/logout"
-        body = {"refresh_token": phone.tokens["refresh_token"]}
-
-        async def logout(phone: Actor = phone, path: str = path) -> Any:
-            await asyncio.sleep(random.random() * 0.01)  # noqa: S311 - where in the race it falls
-            return await service.send("POST", path, token=phone.tokens["access_token"])
-
-        async def refresh(body: Document = body) -> Any:
-            await asyncio.sleep(random.random() * 0.01)  # noqa: S311
-            return await service.send("POST", "/auth/refresh", json=body)
-
-        ended, *refreshed = service.together(logout(), *(refresh() for _ in range(6)))
-        assert ended.status_code == 204
-        for tokens in [phone.tokens, *(answer.json() for answer in refreshed if answer.status_code == 200)]:
-            assert over(Actor(service, phone.username, tokens))
-
-
-def test_logout_all_wins_every_race_with_logins(service: Service, alice: Actor) -> None:
-    """A login that checked its password before and opens its session after is over too; one begun after is not."""
-    credentials = {"username": alice.username, "password": alice.password}
-    for round_number in range(6):
-        if alice.secret == 401:
-            alice = alice.log_in()
-
-        async def logout(actor: Actor = alice, round_number: int = round_number) -> Any:
-            await asyncio.sleep(0.02 * round_number)
-            return await service.send("POST", "/auth/logout-all", token=actor.tokens["access_token"])
-
-        logins = [service.send("POST", "/auth", json=credentials) for _ in range(4)]
-        ended, *answers = service.together(logout(), *logins)
-        assert ended.status_code == 204
-        assert {answer.status_code for answer in answers} <= {200, 401}
+@pytest.mark.parametrize("path", ["/auth/logout", "/auth/logout-all"])
+@pytest.mark.parametrize("earlier", range(7))
+def test_a_logout_wins_every_race_with_refreshes(service: Service, alice: Actor, path: str, earlier: int) -> None:
+    """However many of them are on their way already, no token from before or by the race is good afterwards."""
+    body = {"refresh_token": alice.tokens["refresh_token"]}
+    refreshes = [service.send("POST", "/auth/refresh", json=body) for _ in range(6)]
+    logout = service.send("POST", path, token=alice.tokens["access_token"])
+    answers = service.together(*refreshes[:earlier], logout, *refreshes[earlier:])
+    assert answers.pop(earlier).status_code == 204
+    for tokens in [alice.tokens, *(answer.json() for answer in answers if answer.status_code == 200)]:
+        assert over(Actor(service, alice.username, tokens))
 
 
 def test_an_interrupted_logout_all_is_finished_by_somebody_else(

@@ -4,9 +4,11 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +18,14 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
-from app.models.users import INDEXES, NOT_MIGRATED, Access, User, Users
+from app.database import NOT_MIGRATED
+from app.models.users import INDEXES, Access, User, Users
 from config import Config
 from tests.conftest import PASSWORD, Actor, Document, Service
 from tests.serving import CHECKOUT, started
 from tools import migrate_flask_users
-from tools.migrate_flask_users import main, plan
+from tools.local_mongo import LocalMongo, local_mongo
+from tools.migrate_flask_users import apply, main, plan
 
 HASH = pbkdf2_sha256.hash(PASSWORD)
 THEN = datetime(2020, 2, 29, 12, 30, tzinfo=UTC)
@@ -280,6 +284,32 @@ def test_a_database_that_is_away_is_one_line_without_its_password(
     assert result.stderr.count("\n") == 1
     assert "is MONGO_URI right?" in result.stderr
     assert "hidden-word" not in result.stderr + result.stdout
+
+
+def test_a_database_that_freezes_half_way_ends_it_and_it_goes_on_another_time(
+    migrate: Migrate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with local_mongo(tmp_path) as mongo, MongoClient[Document](mongo.uri) as client:
+        assert isinstance(mongo, LocalMongo)
+        users = client.get_default_database()["users"]
+        users.insert_many([flask_user("Alice"), flask_user("bob")])
+
+        def freeze(users: Collection[Document], changes: dict[ObjectId, Document]) -> None:
+            first, second = changes.items()
+            apply(users, dict([first]))
+            mongo.pause()
+            apply(users, dict([second]))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(migrate_flask_users, "AWAY_MILLISECONDS", 500)
+            patched.setattr(migrate_flask_users, "apply", freeze)
+            began = time.monotonic()
+            result = migrate(mongo.uri, "--apply")
+            assert time.monotonic() - began < 5
+        assert (result.returncode, "Run it again" in result.stderr) == (2, True)
+        mongo.resume()
+        assert migrate(mongo.uri, "--apply").returncode == 0
+        assert users.count_documents({"canonical_name": None}) == 0
 
 
 def test_settings_that_are_wrong_are_named(migrate: Migrate) -> None:

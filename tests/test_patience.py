@@ -8,6 +8,7 @@ import pytest
 from pymongo.errors import NetworkTimeout
 
 from app.models.collection import be_patient_once, in_time
+from app.models.lock import Lock
 from config import Config
 from tests.conftest import Actor, Service
 
@@ -62,3 +63,20 @@ def test_a_probe_does_not_pay_for_what_its_connection_asked_before(config: Confi
         assert service("GET", "/auth/me", token=resident.tokens["access_token"]).status_code == 200
         service.app.ctx.database.ping = slow  # type: ignore[method-assign]
         assert [service("GET", "/health/ready").status_code for _ in range(4)] == [200] * 4
+
+
+def test_waiting_for_a_lock_is_waiting_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def held_by_others(_: Lock) -> None:
+        """Tell that it is not free."""
+
+    monkeypatch.setattr(Lock, "_try", held_by_others)
+
+    async def story() -> float:
+        be_patient_once()
+        assert await answered(asyncio.sleep(0.4))
+        began = time.monotonic()
+        with pytest.raises(NetworkTimeout):
+            await Lock(None, "any", seconds=SECONDS).held().__aenter__()  # type: ignore[arg-type]
+        return time.monotonic() - began
+
+    assert asyncio.run(story()) < 0.4

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from app import background
-from tests.conftest import Actor, Service
+from tests.conftest import PASSWORD, Actor, Service
 from tests.interleaving import Held
 
 
@@ -60,6 +60,22 @@ def test_a_logout_wins_over_a_refresh_in_flight(service: Service, alice: Actor, 
             await refresh_at.reached()
             ended = await service.send("POST", path, token=alice.tokens["access_token"])
             assert ended.status_code == 204
+            refresh_at.let_through()
+            answer: httpx.Response = await refreshed
+            return answer
+
+    assert_over(service, service.run(story()))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_password_change_wins_over_a_refresh_in_flight(service: Service, alice: Actor, when: Any) -> None:
+    async def story() -> httpx.Response:
+        with Held(service.app.ctx.logins._sessions, "rotate", when) as refresh_at:
+            refreshed = asyncio.create_task(refresh(service, alice))
+            await refresh_at.reached()
+            body = {"current_password": PASSWORD, "new_password": "a quite different sentence"}
+            token = alice.tokens["access_token"]
+            assert (await service.send("POST", "/users/me/password", token=token, json=body)).status_code == 200
             refresh_at.let_through()
             answer: httpx.Response = await refreshed
             return answer

@@ -1,5 +1,7 @@
 """Refreshing: tokens rotate, agree under concurrency, and betray thieves."""
 
+import hmac
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -156,6 +158,24 @@ def test_a_refresh_token_that_we_did_not_make_is_refused(
     }[changed]
     assert refused(service, token) == "refresh_token_invalid"
     assert (alice.secret, bob.secret) == (200, 200)
+
+
+def test_proofs_are_compared_in_constant_time(
+    service: Service, alice: Actor, forge: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of refresh tokens and of access tokens, or one could be found byte by byte."""
+    compared: list[Any] = []
+    compare = hmac.compare_digest
+
+    def compare_and_tell(one: Any, other: Any) -> bool:
+        compared.append(other)
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare_and_tell)
+    assert alice.refresh().status_code == 200
+    assert len(compared) == 1
+    assert service("GET", "/tests/secret", token=forge()).status_code == 200
+    assert len(compared) == 2
 
 
 def test_a_session_that_the_database_has_forgotten_is_over(

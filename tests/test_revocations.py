@@ -269,6 +269,22 @@ def test_indexes_are_there_and_making_them_again_does_no_harm(
     assert mongo.users.index_information() == users
 
 
+def test_names_that_must_not_be_guessed_come_from_the_systems_generator(
+    alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+    token_bytes = secrets.token_bytes
+
+    def give_and_tell(number: int | None = None) -> bytes:
+        asked.append(number)
+        return token_bytes(number)
+
+    monkeypatch.setattr(secrets, "token_bytes", give_and_tell)
+    again = alice.log_in()
+    assert asked == [16, 16], "of the session's id and the token's, 128 bits each"
+    assert {len(again.claims[name]) for name in ("sid", "jti")} == {22}
+
+
 def test_a_session_id_is_random(service: Service, sessions: Sessions) -> None:
     async def story() -> list[str]:
         return [(await sessions.open(SOMEBODY, SOMEWHERE)).id for _ in range(5)]

@@ -19,7 +19,7 @@ from pymongo.errors import PyMongoError
 
 from tests.conftest import PASSWORD, Document
 from tests.processes import Command, Process, descendants, running, until
-from tools import local_mongo
+from tools import local_mongo, mongod
 from tools.local_mongo import LocalMongo, MongoFailed, free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
@@ -274,6 +274,30 @@ def test_a_frozen_mongodb_ends_with_its_parent(tmp_path: Path) -> None:
 
 def test_a_missing_mongod_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(local_mongo, "BUNDLE", "not_installed.db")
+    monkeypatch.setattr(mongod, "BUNDLE", "not_installed.db")
     with pytest.raises(MongoFailed, match="no mongod on PATH"):
-        local_mongo.mongod_path()
+        mongod.mongod_path()
+
+
+def test_a_mongod_that_cannot_be_loaded_is_said_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the library is missing that Debian's git does not bring: there is no log, or only that of last time."""
+    words = "mongod: error while loading shared libraries: libcurl.so.4: cannot open shared object file"
+    (tmp_path / "mongod").write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 127\n")
+    (tmp_path / "mongod").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = f"local_mongo: mongod did not start (exit code 127): {words}\n"
+    data = tmp_path / "data"
+    assert run_with_mongo("--data", str(data), "--", "true") == (1, said)
+    (data / "mongod.log").touch()
+    os.utime(data / "mongod.log", (0, 0))
+    assert run_with_mongo("--data", str(data), "--", "true") == (1, said)
+
+
+def test_of_a_mongod_that_ends_with_a_log_it_is_named(tmp_path: Path) -> None:
+    broken = LocalMongo(tmp_path, options=["--keyFile", "/nonexistent", "--replSet", "rs0"])
+    with pytest.raises(MongoFailed, match="its log is") as failed:
+        broken.start()
+    broken.stop()
+    assert "/nonexistent" in Path(str(failed.value).rpartition(" ")[2]).read_text()

@@ -14,6 +14,8 @@ import jwt
 import pytest
 from pymongo import MongoClient
 
+from app.models.sessions import CLOCKS_DIFFER_SECONDS, KEEP_ENDED_SECONDS
+from app.models.users import Access
 from tests.conftest import PASSWORD, Document
 from tests.processes import Command, holder, running, until
 from tests.serving import CHECKOUT, SANIC, WORKERS, environment, new_name, started
@@ -105,6 +107,23 @@ def there(connect: Callable[[int], list[Connection]], here: Connection) -> Conne
     return next(connection for connection in connect(WORKERS) if connection.worker != here.worker)
 
 
+def test_all_workers_prepare_an_empty_database_at_once(service: Service, there: Connection) -> None:
+    """Without an error; the indexes by which names are unique and old things leave are there before anybody comes."""
+    assert there.worker, "so both have started"
+    with MongoClient[Document](service.mongo_uri) as client:
+        database = client.get_default_database()
+        indexes = {name: database[name].index_information() for name in ("users", "sessions", "attempts")}
+    assert indexes["users"]["canonical_name_1"]["unique"] is True
+    leave = {
+        name: index["expireAfterSeconds"]
+        for found in indexes.values()
+        for name, index in found.items()
+        if "expireAfterSeconds" in index
+    }
+    assert leave == {"expires_at_1": CLOCKS_DIFFER_SECONDS, "ended_at_1": KEEP_ENDED_SECONDS, "ends_1": 0}
+    assert "ERROR" not in service.server.output
+
+
 def test_what_one_worker_counts_any_other_tells(here: Connection, there: Connection) -> None:
     """And what they say of themselves is not added up, where that would make no sense."""
 
@@ -122,15 +141,6 @@ def test_what_one_worker_counts_any_other_tells(here: Connection, there: Connect
     assert here("POST", "/auth/logout", token=tokens["access_token"]).status_code == 204
     until(lambda: counted(there, "revocations_known") == known + 1, "one more, although two know of it")
     assert 0 <= counted(here, "revocations_age_seconds") < 3, "seconds"
-
-
-def test_all_workers_prepare_an_empty_database_at_once(service: Service, there: Connection) -> None:
-    """Without an error, and the index that keeps names unique is there."""
-    assert there.worker, "so both have started"
-    with MongoClient[Document](service.mongo_uri) as client:
-        indexes = client.get_default_database()["users"].index_information().values()
-    assert [index["unique"] for index in indexes if index["key"] == [("canonical_name", 1)]] == [True]
-    assert "ERROR" not in service.server.output
 
 
 def test_of_parallel_registrations_of_one_name_one_succeeds(
@@ -223,6 +233,33 @@ def sid(tokens: Document) -> str:
     """Name the session that the tokens speak for."""
     claims: Document = jwt.decode(tokens["access_token"], options={"verify_signature": False})
     return str(claims["sid"])
+
+
+def test_whatever_ends_a_session_shows_on_every_worker_within_two_seconds(
+    service: Service, here: Connection, there: Connection
+) -> None:
+    """A token used again, the owner from another session, an administrator."""
+
+    def log_in(username: str) -> Document:
+        return dict(here("POST", "/auth", body={"username": username, "password": PASSWORD}).json())
+
+    boss, owner = new_name(), new_name()
+    here.register(boss)
+    stolen, left, disabled = (here.register(name).json() for name in (new_name(), owner, new_name()))
+    with MongoClient[Document](service.mongo_uri) as client:
+        database = client.get_default_database()
+        database.users.update_one({"username": boss}, {"$set": {"access": Access.ADMIN}})
+        admin, elsewhere = log_in(boss), log_in(owner)
+        dead = [tokens["access_token"] for tokens in (stolen, left, disabled)]
+        assert [there.secret(token) for token in dead] == [200] * 3
+        again = {"refresh_token": stolen["refresh_token"]}
+        assert here("POST", "/auth/refresh", body=again).status_code == 200
+        database.sessions.update_one({"_id": sid(stolen)}, {"$set": {"rotations": []}})  # that was long ago
+    assert here("POST", "/auth/refresh", body=again).status_code == 401
+    assert here("DELETE", f"/auth/sessions/{sid(left)}", token=elsewhere["access_token"]).status_code == 204
+    user = f"/users/{disabled['user']['id']}"
+    assert here("PATCH", user, token=admin["access_token"], body={"disabled": True}).status_code == 200
+    until(lambda: [there.secret(token) for token in dead] == [401] * 3, "the ends on the other worker", seconds=2)
 
 
 def test_one_worker_serves_with_reload(mongo_uri: str) -> None:

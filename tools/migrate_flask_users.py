@@ -1,7 +1,8 @@
 """Give the Flask predecessor's users what this service needs of them: python -m tools.migrate_flask_users [--apply].
 
 Without --apply it only says what it would do. It finds the database as the service does, by MONGO_URI in all its
-layers, so no password has to stand on a command line. Exit codes: 0 done, 1 some users need a hand, 2 nothing was read.
+layers, so no password has to stand on a command line. Exit codes: 0 done, 1 some users need a hand, 2 the settings are
+wrong or the database failed, perhaps half-way: run it again, it goes on with those who have not moved in.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from app.schemas import USERNAME
 from app.security.passwords import CONTEXT
 from config import ConfigurationError, load
 
-AWAY_MILLISECONDS = 10_000  # after which a database that does not answer is taken to be away
+AWAY_MILLISECONDS = 10_000  # after which a database that does not answer a command is taken to be away
 FIELDS = ("username", "canonical_name", "password", "access", "disabled", "created_at")
 
 Document = dict[str, Any]
@@ -100,9 +101,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         uri = load().MONGO_URI
-        with MongoClient[Document](
-            uri, serverSelectionTimeoutMS=AWAY_MILLISECONDS, w="majority", tz_aware=True
-        ) as client:
+        with MongoClient[Document](uri, timeoutMS=AWAY_MILLISECONDS, w="majority", tz_aware=True) as client:
             users = client.get_default_database(DEFAULT_NAME)["users"]
             planned = plan(users)
             if options.apply:
@@ -111,7 +110,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     except PyMongoError as error:
-        print(f"the database does not answer ({type(error).__name__}): is MONGO_URI right?", file=sys.stderr)
+        print(f"the database failed ({type(error).__name__}): is MONGO_URI right? Run it again", file=sys.stderr)
         return 2
     for line in planned.problems:
         print(line, file=sys.stderr)

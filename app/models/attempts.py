@@ -18,6 +18,9 @@ class Attempts(Protocol):
     after the window's end would make room in the next one.
     """
 
+    async def prepare(self) -> None:
+        """Have counts leave by themselves."""
+
     async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
         """Count one more and return how many there are, and when the window ends."""
 
@@ -33,6 +36,10 @@ class SharedAttempts:
 
     def __init__(self, attempts: Collection) -> None:
         self._attempts = attempts
+
+    async def prepare(self) -> None:
+        """Make the index by which counts leave."""
+        await self._attempts.prepare()
 
     async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
         """Count one more in a single update."""
@@ -66,6 +73,9 @@ class OwnAttempts:
 
     def __init__(self) -> None:
         self._storage = MemoryStorage()
+
+    async def prepare(self) -> None:
+        """Do nothing: the storage forgets by itself."""
 
     async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
         """Count one more."""

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from pymongo.errors import DuplicateKeyError, NetworkTimeout
 
-from app.models.collection import Collection
+from app.models.collection import Collection, in_time
 
 RETRY_SECONDS = 0.02
 
@@ -39,7 +39,7 @@ class Lock:
         while time.monotonic() < give_up:
             if deadline := await self._try():
                 return deadline
-            await asyncio.sleep(RETRY_SECONDS)
+            await in_time(asyncio.sleep(RETRY_SECONDS), self._seconds)  # it is the request's time, too
         raise NetworkTimeout(f"{self._name}: the lock was not free within {self._seconds} s")
 
     async def _try(self) -> datetime | None:

@@ -167,7 +167,7 @@ class Sessions:
         return await self._sessions.update_one({"_id": session_id, "user_id": user_id, **GOING}, END)
 
     async def end_all(self, user_id: str, generation: int) -> list[str]:
-        """End the user's sessions of earlier generations and return the ids of all that are over."""
+        """End the user's sessions of earlier generations, and return ids of those that are over, a page at most."""
         await self._sessions.update_many({"user_id": user_id, "generation": {"$lt": generation}, "ended": None}, END)
         ended = await self._sessions.find({"user_id": user_id, "ended": {"$ne": None}}, {"_id": 1}, limit=FEED_PAGE)
         return [document["_id"] for document in ended]

@@ -14,7 +14,7 @@ from app.models.collection import Collection, Document
 from app.models.lock import Lock
 
 ENDING_PAGE = 100
-ORIGINS_REMEMBERED = 5
+NETWORKS_REMEMBERED = 5
 
 
 class Access(IntEnum):
@@ -34,9 +34,6 @@ INDEXES = [
 
 # Whoever another program has put there without the name under which all spellings are one.
 UNKNOWN = {"canonical_name": None}
-NOT_MIGRATED = (
-    "the users are the Flask predecessor's: python -m tools.migrate_flask_users moves them, see docs/deploy.md"
-)
 PRESENT = {"canonical_name": {"$ne": None}, "deleted": None}
 
 
@@ -66,7 +63,7 @@ class User:
     generation: int
     created_at: datetime
     # Where the user has logged in from, the newest place first: there the failures of others do not lock it out.
-    usual_origins: tuple[str, ...] = ()
+    usual_networks: tuple[str, ...] = ()
     deleted: bool = False  # declared so, while its sessions are being ended
 
     @classmethod
@@ -94,7 +91,7 @@ class User:
             disabled=document["disabled"],
             generation=document["generation"],
             created_at=document["created_at"],
-            usual_origins=tuple(document.get("usual_origins", ())),
+            usual_networks=tuple(document.get("usual_networks", ())),
             deleted=document.get("deleted", False),
         )
 
@@ -125,8 +122,8 @@ class Changes(TypedDict, total=False):
 
 
 def canonical(username: str) -> str:
-    """Return the key under which all spellings of a name are one."""
-    return username.casefold()
+    """Return the key under which all spellings of a name are one; what is no name of ours is only like itself."""
+    return username.casefold() if username.isascii() else username  # folded, the sign for kelvin would be a k
 
 
 def _key(user_id: str) -> ObjectId | None:
@@ -173,11 +170,11 @@ class Users:
             {"_id": _key(user.id), "password": user.password_hash}, {"$set": {"password": password_hash}}
         )
 
-    async def remember_origin(self, user: User, origin: str) -> None:
+    async def remember_network(self, user: User, network: str) -> None:
         """Remember where a login came from, among the last few."""
-        latest = {"$each": [origin], "$position": 0, "$slice": ORIGINS_REMEMBERED}
+        latest = {"$each": [network], "$position": 0, "$slice": NETWORKS_REMEMBERED}
         await self._users.update_one(
-            {"_id": _key(user.id), "usual_origins": {"$ne": origin}}, {"$push": {"usual_origins": latest}}
+            {"_id": _key(user.id), "usual_networks": {"$ne": network}}, {"$push": {"usual_networks": latest}}
         )
 
     async def change(self, user: User, **changes: Unpack[Changes]) -> User:

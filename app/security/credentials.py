@@ -2,8 +2,8 @@
 
 import asyncio
 
-from app.background import whole
-from app.caller import origin
+from app.background import shielded
+from app.caller import network
 from app.errors import Problem, token_refused, wrong_credentials
 from app.logs import audit
 from app.models.users import User, Users
@@ -31,17 +31,18 @@ class Credentials:
         return await self._check(user, user.username, password, address)
 
     async def _check(self, user: User | None, username: str, password: str, address: str) -> User:
-        place = origin(address)
+        place = network(address)
         attempt = await self._count(user, username, place)
         try:
             await self._passwords.wait_for_turn()
         except (Problem, asyncio.CancelledError):
-            await whole(self._throttle.withdraw(attempt))  # nothing was verified
+            await self._throttle.withdraw(attempt)  # nothing was verified
             raise
-        return await whole(self._verify(user, password, place, attempt))
+        return await self._verify(user, password, place, attempt)
 
+    @shielded
     async def _verify(self, user: User | None, password: str, place: str, attempt: Attempt) -> User:
-        """Verify and settle the counts; as a whole, or a right password whose client leaves would count as wrong."""
+        """Verify and settle the counts; shielded, or a right password whose client leaves would count as wrong."""
         right, better_hash = await self._passwords.verify(password, user.password_hash if user else None)
         if user is None or user.disabled or not right:
             audit("login_failed", user_id=user.id if user else None)
@@ -49,13 +50,15 @@ class Credentials:
         await self._throttle.succeeded(attempt)
         if better_hash:
             await self._users.replace_hash(user, better_hash)
-        if place not in user.usual_origins:
-            await self._users.remember_origin(user, place)
+        if place not in user.usual_networks:
+            await self._users.remember_network(user, place)
         return user
 
     async def _count(self, user: User | None, username: str, place: str) -> Attempt:
         try:
-            return await self._throttle.attempt(username, place, usual=user is not None and place in user.usual_origins)
+            return await self._throttle.attempt(
+                username, place, usual=user is not None and place in user.usual_networks
+            )
         except Problem:
             audit("login_throttled", user_id=user.id if user else None)
             raise

@@ -1,10 +1,11 @@
 """Open, continue and end sessions, and hand out their tokens."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar, Unpack
 
-from app.background import whole
+from app.background import shielded
 from app.errors import token_refused, wrong_credentials
 from app.logs import audit
 from app.models.sessions import Client, LiveSession, Session, SessionOver, Sessions, TokenReused
@@ -23,7 +24,10 @@ def scopes(access: Access) -> list[str]:
 
 
 class Logins:
-    """What a login, a refresh and a logout do, apart from HTTP."""
+    """What a login, a refresh and a logout do, apart from HTTP.
+
+    Whatever changes something is shielded: what the database has done, this worker knows and the audit trail says.
+    """
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class Logins:
         self._access_tokens = access_tokens
         self._refresh_tokens = refresh_tokens
 
+    @shielded
     async def register(self, user: User, client: Client) -> Tokens:
         """Add a user and log in. Raises UsernameTaken.
 
@@ -53,6 +58,7 @@ class Logins:
         audit("registered", user_id=user.id, session_id=session.id)
         return self._tokens(session)
 
+    @shielded
     async def open(self, user: User, client: Client) -> Tokens:
         """Open a session for a user whose password was right. Raises Problem if that has changed meanwhile."""
         session = await self._sessions.open(user, client)
@@ -64,6 +70,7 @@ class Logins:
         audit("logged_in", user_id=user.id, session_id=session.id)
         return self._tokens(session)
 
+    @shielded
     async def refresh(self, refresh_token: str) -> Tokens:
         """Exchange a refresh token for its successor and a new access token. Raises Problem."""
         try:
@@ -94,6 +101,7 @@ class Logins:
         """Return the user's sessions that go on."""
         return await self._sessions.live(user_id)
 
+    @shielded
     async def end(self, session_id: str, user_id: str) -> bool:
         """End one session of this user and tell whether it was still going."""
         was_going = await self._sessions.end(session_id, user_id)
@@ -102,17 +110,22 @@ class Logins:
             audit("logged_out", user_id=user_id, session_id=session_id)
         return was_going
 
+    @shielded
     async def log_out(self, claims: Claims) -> None:
         """End the session that a token speaks for."""
         await self.end(claims.sid, claims.sub)
         self._revocations.add(claims.sid)  # also if another worker was quicker, of which this one may not know yet
 
-    async def change(self, user: User, **changes: Unpack[Changes]) -> User:
+    @shielded
+    async def change(self, user: User, *, by: str | None = None, **changes: Unpack[Changes]) -> User:
         """Change a user and end all its sessions, those included that are being opened; without changes, just end them.
 
-        Raises ChangedMeanwhile or LastAdmin.
+        `by` is who does it, if not the user. Raises ChangedMeanwhile or LastAdmin.
         """
-        return await whole(self._declare_and_carry_out(self._users.change(user, **changes)))
+        changed = await self._users.change(user, **changes)
+        _audit_change(user, changed, by)
+        await self._carry_out(changed)
+        return changed
 
     async def insist(self, user_id: str, change: Callable[[User], Awaitable[T]]) -> T | None:
         """Change a user as it is, however often others change it first; return None if there is no such user.
@@ -125,24 +138,22 @@ class Logins:
                 return await change(user)
         return None
 
-    async def log_out_everywhere(self, user_id: str) -> None:
+    async def log_out_everywhere(self, user_id: str, *, by: str | None = None) -> None:
         """End all sessions of a user."""
-        if await self.insist(user_id, self.change):
-            audit("logged_out_everywhere", user_id=user_id)
+        await self.insist(user_id, partial(self.change, by=by))
 
-    async def delete(self, user: User) -> User:
+    @shielded
+    async def delete(self, user: User, *, by: str | None = None) -> User:
         """Delete a user and end all its sessions. Raises ChangedMeanwhile or LastAdmin."""
-        return await whole(self._declare_and_carry_out(self._users.delete(user)))
+        deleted = await self._users.delete(user)
+        _audit("deleted", deleted, by)
+        await self._carry_out(deleted)
+        return deleted
 
     async def finish_interrupted(self) -> None:
         """End the sessions of users whose new generation somebody declared and did not live to carry out."""
         for user in await self._users.with_sessions_to_end():
             await self._carry_out(user)
-
-    async def _declare_and_carry_out(self, declaration: Coroutine[Any, Any, User]) -> User:
-        user = await declaration
-        await self._carry_out(user)
-        return user
 
     async def _carry_out(self, user: User) -> None:
         for session_id in await self._sessions.end_all(user.id, user.generation):
@@ -158,3 +169,18 @@ class Logins:
         )
         refresh_token = self._refresh_tokens.encode(session.id, session.counter)
         return Tokens(access_token=access_token, refresh_token=refresh_token, expires_in=seconds)
+
+
+def _audit_change(before: User, after: User, by: str | None) -> None:
+    if before.password_hash != after.password_hash:
+        _audit("password_changed", after, by)
+    if before.access != after.access:
+        _audit("access_changed", after, by, access=after.access.name.lower())
+    if before.disabled != after.disabled:
+        _audit("disabled" if after.disabled else "enabled", after, by)
+    if (before.password_hash, before.access, before.disabled) == (after.password_hash, after.access, after.disabled):
+        _audit("logged_out_everywhere", after, by)
+
+
+def _audit(event: str, user: User, by: str | None, **facts: Any) -> None:
+    audit(event, user_id=user.id, **facts, **({"by": by} if by else {}))

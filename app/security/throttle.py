@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 
 from limits import RateLimitItem, parse
 
+from app.background import shielded
 from app.errors import Problem, too_many_requests
 from app.models.attempts import Attempts
 from app.models.users import canonical
+
+KEPT_FOR_USUAL = 5  # every fifth of an account's failures, for the addresses where its owner usually logs in
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +61,22 @@ class Throttle:
 
         What is refused is taken off again, since it is not verified: neither does one address use up an
         account's count, nor do right passwords that come too many at once lock anybody out for long.
-        At an address that is usual for the account the failures of others do not matter.
+        At an address that is usual for the account the failures of others do not matter: a share of the account's
+        limit is kept for such addresses, so that both together never exceed it (NIST SP 800-63B-4 section 3.2.2).
         """
         account = hashlib.sha256(canonical(username).encode()).hexdigest()  # of all spellings, in one length
         counted: list[Counted] = []
-        for limit, key, enforced in (
-            (self._pair, f"pair {account} {address}", True),
-            (self._address, f"address {address}", True),
-            (self._account, f"account {account}", not usual),
+        kept = max(1, self._account.amount // KEPT_FOR_USUAL)
+        for limit, most, key in (
+            (self._pair, self._pair.amount, f"pair {account} {address}"),
+            (self._address, self._address.amount, f"address {address}"),
+            (self._account, kept, f"usual {account}")
+            if usual
+            else (self._account, max(1, self._account.amount - kept), f"account {account}"),
         ):
             number, ends = await self._attempts.count(key, limit.get_expiry())
             counted.append(Counted(key, ends))
-            if enforced and number > limit.amount:
+            if number > most:
                 await self._take_back(*counted)
                 raise _refused(ends, limit)
         return Attempt(counted[0], tuple(counted[1:]))
@@ -79,6 +86,7 @@ class Throttle:
         await self._attempts.forget(attempt.pair.key)
         await self._take_back(*attempt.others)
 
+    @shielded
     async def withdraw(self, attempt: Attempt) -> None:
         """Forget that this attempt was counted."""
         await self._take_back(attempt.pair, *attempt.others)

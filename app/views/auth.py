@@ -6,22 +6,12 @@ from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
 
 from app.answers import nothing
+from app.bodies import read, write
 from app.caller import address
 from app.context import Request, begin, claims, client
 from app.docs import describe
 from app.errors import not_found, token_refused
-from app.schemas import (
-    SESSION_ID,
-    Credentials,
-    Refresh,
-    SessionOut,
-    SessionsOut,
-    Tokens,
-    UserOut,
-    VerifiedOut,
-    read,
-    write,
-)
+from app.schemas import SESSION_ID, Credentials, Refresh, SessionOut, SessionsOut, Tokens, UserOut, VerifiedOut
 from app.security.authentication import protected
 
 blueprint = Blueprint("auth", url_prefix="/auth")

@@ -7,11 +7,12 @@ from sanic.views import HTTPMethodView
 
 from app import metrics
 from app.answers import answer
+from app.bodies import write
 from app.context import Request, begin
 from app.docs import describe
 from app.errors import unavailable
 from app.processes import draining
-from app.schemas import Health, write
+from app.schemas import Health
 
 blueprint = Blueprint("operations")
 blueprint.on_request(begin)

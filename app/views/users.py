@@ -1,17 +1,18 @@
 """Users: register, change or leave one's own account, administer those of others."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
 from sanic_jwt import scoped
 
 from app.answers import nothing
-from app.caller import address, origin
+from app.bodies import read, read_query, write
+from app.caller import address, network
 from app.context import Request, begin, claims, client
 from app.docs import describe
 from app.errors import Problem, conflict, insufficient_scope, not_found, token_refused
-from app.logs import audit
 from app.models.users import Access, ChangedMeanwhile, LastAdmin, User, UsernameTaken
 from app.schemas import (
     USER_ID,
@@ -24,9 +25,6 @@ from app.schemas import (
     UserChange,
     UserOut,
     UsersOut,
-    read,
-    read_query,
-    write,
 )
 from app.security.authentication import protected
 
@@ -43,7 +41,7 @@ class Register(HTTPMethodView, attach=blueprint, uri="/registration"):
         body = read(request, Registration)
         ctx = request.app.ctx
         ctx.passwords.check(body.password, body.username)
-        await ctx.throttle.registration(origin(address(request)))
+        await ctx.throttle.registration(network(address(request)))
         user = User.new(body.username, await ctx.passwords.hash(body.password))
         try:
             tokens = await ctx.logins.register(user, client(request))
@@ -69,7 +67,6 @@ class MyPassword(HTTPMethodView, attach=blueprint, uri="/me/password"):
             user = await ctx.logins.change(user, password=new_hash)
         except ChangedMeanwhile:
             raise token_refused("session_ended", "The session ended while the password was being changed.") from None
-        audit("password_changed", user_id=user.id)
         try:
             tokens = await ctx.logins.open(user, client(request))
         except Problem as overtaken:
@@ -97,7 +94,6 @@ class MyDeletion(HTTPMethodView, attach=blueprint, uri="/me/delete"):
             raise last_admin() from None
         except ChangedMeanwhile:
             raise token_refused("session_ended", "The session ended while the account was being deleted.") from None
-        audit("deleted", user_id=user.id)
         return nothing()
 
 
@@ -135,9 +131,8 @@ class OneUser(HTTPMethodView, attach=blueprint, uri=f"/<user_id:{USER_ID}>"):
         access = None if body.access is None else Access[body.access.upper()]
 
         async def change(user: User) -> User:
-            changed = await request.app.ctx.logins.change(user, access=access, disabled=body.disabled)
-            audit_change(user, changed, by=claims(request).sub)
-            return changed
+            by = claims(request).sub
+            return await request.app.ctx.logins.change(user, by=by, access=access, disabled=body.disabled)
 
         return write(UserOut.of(await insist(request, user_id, change)))
 
@@ -146,9 +141,7 @@ class OneUser(HTTPMethodView, attach=blueprint, uri=f"/<user_id:{USER_ID}>"):
     async def delete(self, request: Request, user_id: str) -> HTTPResponse:
         """Delete a user and end all its sessions."""
         await administrator(request)
-
-        await insist(request, user_id, request.app.ctx.logins.delete)
-        audit("deleted", user_id=user_id, by=claims(request).sub)
+        await insist(request, user_id, partial(request.app.ctx.logins.delete, by=claims(request).sub))
         return nothing()
 
 
@@ -183,11 +176,3 @@ def found(user: User | None) -> User:
 def last_admin() -> Problem:
     """Refuse to leave nobody who could undo it."""
     return conflict("last_admin", "This is the last administrator.")
-
-
-def audit_change(before: User, after: User, *, by: str) -> None:
-    """Write down what an administrator changed."""
-    if before.access != after.access:
-        audit("access_changed", user_id=after.id, access=after.access.name.lower(), by=by)
-    if before.disabled != after.disabled:
-        audit("disabled" if after.disabled else "enabled", user_id=after.id, by=by)

@@ -13,7 +13,7 @@ import pytest
 from pymongo import MongoClient
 
 from tests.conftest import PASSWORD, Document
-from tests.faults.conftest import BACK_SECONDS, PEOPLE, Footprint, Load, Server, serving
+from tests.faults.conftest import BACK_SECONDS, LIMIT_SECONDS, PEOPLE, Footprint, Load, Server, serving
 from tests.faults.test_processes import starting
 from tests.processes import until
 from tests.test_scripts import run_with_mongo
@@ -23,6 +23,7 @@ REPETITIONS = int(os.environ.get("FAULTS_REPETITIONS", "2"))  # how often each c
 PRIMARIES = 5  # how many are lost, one after the other
 AWAY_SECONDS = 5
 FROZEN_SECONDS = 10
+SILENT_SECONDS = 14  # beyond REVOCATION_STALE_SECONDS
 STUTTER_SECONDS = 0.9  # less than the limit, and two of them nearly as much
 CALM_SECONDS = 2  # of ordinary service before a fault
 DISK_MEGABYTES = 400
@@ -43,6 +44,35 @@ def test_a_crash_is_503_in_time_and_nothing_acknowledged_is_lost(server: Server,
     load.check_time()
     load.check_answers()
     load.check_memory()
+
+
+def test_while_it_is_away_nothing_is_opened_and_a_refresh_can_be_repeated(server: Server, mongo: LocalMongo) -> None:
+    """The service lives, is not ready, says so to everybody, lets nobody in, and needs no restart."""
+    alice = server.post("/users/registration", username="alice", password=PASSWORD).json()
+    bob = server.post("/users/registration", username="bobby", password=PASSWORD).json()
+    assert server.post("/auth/logout", bob["access_token"]).status_code == 204
+    until(lambda: {server.get("/tests/secret", bob["access_token"]).status_code for _ in range(8)} == {401}, "news")
+    mongo.kill()
+    began = time.monotonic()
+    while time.monotonic() - began < SILENT_SECONDS:
+        assert server.get("/health/live").status_code == 200
+        assert server.get("/tests/secret", bob["access_token"]).status_code in (401, 503)
+        assert server.get("/tests/secret", "garbage").status_code == 401
+        for refused in (
+            server.get("/health/ready"),
+            server.get("/auth/me", alice["access_token"]),
+            server.post("/auth", username="alice", password=PASSWORD),
+            server.post("/auth/refresh", refresh_token=alice["refresh_token"]),
+            server.post("/users/registration", username="carol", password=PASSWORD),
+        ):
+            assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
+            assert refused.headers["retry-after"]
+            assert refused.elapsed.total_seconds() < LIMIT_SECONDS
+    assert server.get("/tests/secret", alice["access_token"]).status_code == 503, "too long without news"
+    mongo.start()
+    until(server.ready, "readiness", seconds=BACK_SECONDS)
+    assert server.post("/auth/refresh", refresh_token=alice["refresh_token"]).status_code == 200
+    assert server.get("/tests/secret", bob["access_token"]).status_code == 401
 
 
 def test_a_replica_set_that_loses_its_primary_loses_nothing_acknowledged(replica_set: ReplicaSet, note: Note) -> None:
