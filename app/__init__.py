@@ -138,14 +138,7 @@ async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
     ctx.logins = Logins(ctx.users, sessions, ctx.revocations, access_tokens, RefreshTokens(keys))
     ctx.auth.use(access_tokens, ctx.revocations)
     await _prepare(ctx.users.prepare, sessions.prepare, attempts.prepare, ctx.revocations.catch_up)
-    ctx.background = [
-        asyncio.create_task(repeat(task, seconds=config.REVOCATION_POLL_SECONDS, name=name))
-        for name, task in (
-            ("following revocations", ctx.revocations.catch_up),
-            ("finishing interrupted logouts", ctx.logins.finish_interrupted),
-            ("measuring", partial(_measure, ctx)),
-        )
-    ]
+    ctx.background = _background(ctx, config.REVOCATION_POLL_SECONDS)
 
 
 async def _prepare(*steps: Callable[[], Awaitable[None]]) -> None:
@@ -155,6 +148,18 @@ async def _prepare(*steps: Callable[[], Awaitable[None]]) -> None:
             logger.error("the database cannot serve yet, serving what needs none: %s", trouble(error))
         elif error:
             raise error
+
+
+def _background(ctx: Context, seconds: float) -> list[asyncio.Task[None]]:
+    """Begin what is done again and again."""
+    return [
+        asyncio.create_task(repeat(task, seconds=seconds, name=name))
+        for name, task in (
+            ("following revocations", ctx.revocations.catch_up),
+            ("finishing interrupted logouts", ctx.logins.finish_interrupted),
+            ("measuring", partial(_measure, ctx)),
+        )
+    ]
 
 
 async def _measure(ctx: Context) -> None:

@@ -7,16 +7,14 @@ import sys
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import jwt
 import pytest
 from sanic.compat import Header
 
 from app.security.access_tokens import AccessTokens, Claims, InvalidAccessToken, key_id
-from tests.conftest import Actor, Service
+from tests.conftest import Actor, Document, Service
 
-Document = dict[str, Any]
 CLAIMS = list(Claims.model_fields)
 Forge = Callable[..., str]
 

@@ -9,10 +9,9 @@ import httpx
 import pytest
 from pymongo.database import Database
 
-from tests.conftest import PASSWORD, Actor, Service
+from tests.conftest import PASSWORD, Actor, Document, Service
 from tests.interleaving import Held
 
-Document = dict[str, Any]
 NEW = "a quite different sentence"
 
 

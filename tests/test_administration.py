@@ -10,10 +10,8 @@ import pytest
 from pymongo.database import Database
 
 from app.models.users import Access
-from tests.conftest import PASSWORD, Actor, Service
+from tests.conftest import PASSWORD, Actor, Document, Service
 from tests.interleaving import Held
-
-Document = dict[str, Any]
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-APP = ROOT / "app"
+from tests.serving import CHECKOUT
+
+APP = CHECKOUT / "app"
 
 # Rooms of the service, and the rooms that each may import. Whatever is not listed is forbidden.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -72,7 +73,7 @@ OUTSIDE = {"motor": {"database"}, "sanic_jwt": {"security", "views"}, "passlib":
 
 def room(path: Path) -> str:
     """Name the room of a module: its folder in app, or itself."""
-    if path.is_relative_to(ROOT / "config"):
+    if path.is_relative_to(CHECKOUT / "config"):
         return "config"
     inside = path.relative_to(APP)
     if inside == Path("__init__.py"):
@@ -93,10 +94,10 @@ def imports(path: Path) -> list[str]:
     return names
 
 
-MODULES = sorted([*APP.rglob("*.py"), *(ROOT / "config").glob("*.py")])
+MODULES = sorted([*APP.rglob("*.py"), *(CHECKOUT / "config").glob("*.py")])
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
     here = room(path)
     for name in imports(path):
@@ -111,7 +112,7 @@ def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
             assert here in OUTSIDE[top], f"{here} imports {name}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_a_module_says_what_lives_in_it_and_imports_at_its_top(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)

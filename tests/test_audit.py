@@ -14,10 +14,9 @@ from app import background
 from app.logs import Json, Text, configuration
 from app.models.users import Access
 from config import Config
-from tests.conftest import PASSWORD, Actor, Leaks, Service
+from tests.conftest import PASSWORD, Actor, Document, Leaks, Service
 from tests.interleaving import Held, hang_up
 
-Document = dict[str, Any]
 NEW = "a quite different sentence"
 
 

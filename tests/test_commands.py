@@ -1,14 +1,11 @@
 """Administration on the command line."""
 
 import io
-import os
 import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pymongo import MongoClient
@@ -18,28 +15,19 @@ from app.commands import Commands
 from app.context import Context
 from app.models.users import Access
 from config import Config
-from tests.conftest import PASSWORD, Actor, Service
-
-Document = dict[str, Any]
-SANIC = str(Path(sys.executable).with_name("sanic"))
+from tests import serving
+from tests.conftest import PASSWORD, Actor, Document, Service
 
 
 @pytest.fixture
 def environment(config: Config) -> dict[str, str]:
     """Give the environment in which the commands meet the service's own database."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("APP_")}
-    return {
-        **kept,
-        "APP_ENV": "testing",
-        "APP_JWT_SECRET_KEY": config.JWT_SECRET_KEY,
-        "APP_MONGO_URI": config.MONGO_URI,
-        "APP_MONGO_TIMEOUT_SECONDS": "2",
-    }
+    return serving.environment(config.MONGO_URI) | {"APP_MONGO_TIMEOUT_SECONDS": "2"}
 
 
 def run(environment: dict[str, str], *words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     """Run `sanic app exec ...`."""
-    command = [SANIC, "app:create_app", "exec", *words]
+    command = [serving.SANIC, "app:create_app", "exec", *words]
     return subprocess.run(
         command, env=environment, input=typed, capture_output=True, text=True, timeout=30, check=False
     )

@@ -5,7 +5,6 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
@@ -14,10 +13,8 @@ import app.docs
 from app import schemas
 from app.docs import page
 from config import Config
-from tests.conftest import Service
+from tests.conftest import Document, Service
 from tests.test_errors import raw
-
-Document = dict[str, Any]
 
 ROUTES = {
     ("get", "/tests/hello"): "Greet everyone.",

@@ -12,9 +12,7 @@ import pytest
 from app.security.access_tokens import key_id
 from config import Config
 from config.base import EXAMPLE_JWT_SECRET_KEY
-from tests.conftest import Actor, Service
-
-Document = dict[str, Any]
+from tests.conftest import Actor, Document, Service
 
 # A public key as anybody may know one; a confused library takes its text for an HMAC key (CVE-2016-10555).
 PUBLIC_KEY = """-----BEGIN PUBLIC KEY-----

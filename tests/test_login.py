@@ -5,15 +5,12 @@ import secrets
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from passlib.hash import pbkdf2_sha256
 from pymongo.database import Database
 
-from tests.conftest import PASSWORD, Actor, Service
-
-Document = dict[str, Any]
+from tests.conftest import PASSWORD, Actor, Document, Service
 
 
 def test_every_login_is_a_session_of_its_own(alice: Actor) -> None:

@@ -1,13 +1,9 @@
 """Logging out: it really ends a session, and nobody else's."""
 
-from typing import Any
-
 import pytest
 from pymongo.database import Database
 
-from tests.conftest import Actor, Service
-
-Document = dict[str, Any]
+from tests.conftest import Actor, Document, Service
 
 
 def over(actor: Actor) -> bool:

@@ -9,9 +9,7 @@ import pytest
 from pymongo.database import Database
 
 from app.models.sessions import ROTATIONS_REMEMBERED
-from tests.conftest import Actor, Service
-
-Document = dict[str, Any]
+from tests.conftest import Actor, Document, Service
 
 
 def let_pass(database: Database[Document], alice: Actor, seconds: float) -> None:

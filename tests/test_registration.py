@@ -2,15 +2,12 @@
 
 import secrets
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from passlib.hash import argon2
 from pymongo.database import Database
 
-from tests.conftest import PASSWORD, Actor, Service
-
-Document = dict[str, Any]
+from tests.conftest import PASSWORD, Actor, Document, Service
 
 
 def test_registration_logs_in_and_shows_the_user(service: Service) -> None:

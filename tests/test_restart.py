@@ -3,15 +3,12 @@
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 from pymongo.database import Database
 
 from config import Config
-from tests.conftest import Actor, Service
-
-Document = dict[str, Any]
+from tests.conftest import Actor, Document, Service
 
 
 @pytest.fixture

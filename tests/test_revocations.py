@@ -16,9 +16,8 @@ from app.models.sessions import FEED_PAGE, Client, Sessions
 from app.models.users import User
 from app.security.revocations import MARGIN_SECONDS, Revocations
 from config import Config
-from tests.conftest import Actor, Service
+from tests.conftest import Actor, Document, Service
 
-Document = dict[str, Any]
 SOMEBODY = User.new("somebody", "hash")
 SOMEWHERE = Client("127.0.0.1", "test")
 

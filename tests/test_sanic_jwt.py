@@ -25,10 +25,8 @@ from sanic_jwt.endpoints import RetrieveUserEndpoint
 from app import create_app
 from app.models.sessions import ROTATIONS_REMEMBERED
 from config import Config
-from tests.conftest import Actor, Service
+from tests.conftest import Actor, Document, Service
 from tests.stock import USER, App, add_routes, create_stock_app, stock_forge
-
-Document = dict[str, Any]
 
 GUARDED = [
     ("GET", "/tests/secret"),

@@ -19,12 +19,12 @@ from pymongo.errors import PyMongoError
 
 from tests.conftest import PASSWORD, Document
 from tests.processes import Command, Process, descendants, running, until
+from tests.serving import CHECKOUT
 from tools import local_mongo, mongod
 from tools.local_mongo import LocalMongo, MongoFailed, free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 
-CHECKOUT = Path(__file__).parent.parent
 LOCK = "requirements-dev.txt"
 ALICE = {"username": "alice", "password": PASSWORD}
 # Sanic's worker, its reloader, and the process that holds their states.

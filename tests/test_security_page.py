@@ -1,10 +1,10 @@
 """The page on security names tests that exist."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "security.md").read_text()
+from tests.serving import CHECKOUT
+
+PAGE = (CHECKOUT / "docs" / "security.md").read_text()
 
 
 def named() -> list[tuple[str, str]]:
@@ -18,7 +18,7 @@ def named() -> list[tuple[str, str]]:
 def test_every_test_that_is_named_exists() -> None:
     assert len(named()) > 60
     for file, test in named():
-        assert f"def {test}(" in (ROOT / "tests" / file).read_text(), f"{file}::{test}"
+        assert f"def {test}(" in (CHECKOUT / "tests" / file).read_text(), f"{file}::{test}"
 
 
 def test_every_promise_names_a_test() -> None:
@@ -28,7 +28,7 @@ def test_every_promise_names_a_test() -> None:
 
 
 def test_every_symbol_that_is_named_exists() -> None:
-    code = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
+    code = "\n".join(path.read_text() for path in (CHECKOUT / "app").rglob("*.py"))
     prose = PAGE.split("## The promises")[0]
     for symbol in re.findall(r"`([A-Z]\w+)\.(\w+)`", prose):
         assert f"class {symbol[0]}" in code

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice
-from typing import Any
 
 import httpx
 import pytest
@@ -16,10 +15,9 @@ from app import background
 from app.caller import network
 from app.security.throttle import KEPT_FOR_USUAL
 from config import Config
-from tests.conftest import PASSWORD, Actor, Service
+from tests.conftest import PASSWORD, Actor, Document, Service
 from tests.interleaving import Held, hang_up
 
-Document = dict[str, Any]
 GUESSES = 30
 USUAL = GUESSES // KEPT_FOR_USUAL  # of them where the owner of an account usually logs in
 ELSEWHERE = GUESSES - USUAL
