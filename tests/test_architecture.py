@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": {"context", "errors", "failures", "logs", "models", "schemas"},
     "context": {"caller", "database", "models", "security"},
     "security": {"background", "bodies", "caller", "errors", "logs", "models", "schemas", "security"},
-    "docs": {"schemas"},
+    "docs": {"docs", "schemas"},
     "schemas": {"models"},
     "bodies": {"answers", "errors"},
     "errors": {"answers", "caller", "failures"},

@@ -12,8 +12,10 @@ from pydantic import TypeAdapter
 import app.docs
 from app import schemas
 from app.docs import page
+from app.docs.refusals import CODES
 from config import Config
 from tests.conftest import Document, Service
+from tests.test_error_codes import told
 from tests.test_errors import raw
 
 ROUTES = {
@@ -135,12 +137,18 @@ def test_the_example_of_a_registration_registers_and_logs_in(service: Service, d
     assert change.status_code == 200
 
 
-def test_refusals_have_an_example_with_their_own_status(description: Document) -> None:
+def test_refusals_have_an_example_for_each_code(description: Document) -> None:
     for operation in operations(description).values():
         for status, response in operation["responses"].items():
             if problem := response.get("content", {}).get("application/problem+json"):
-                assert problem["example"]["status"] == int(status)
-                assert schemas.ProblemOut(**problem["example"])
+                for code, example in problem["examples"].items():
+                    assert (example["value"]["code"], example["value"]["status"]) == (code, int(status))
+                    assert schemas.ProblemOut(**example["value"])
+                    assert code in response["description"]
+
+
+def test_the_codes_of_refusals_are_those_that_are_documented() -> None:
+    assert {(code, status) for code, (status, _) in CODES.items()} <= set(told("From the service"))
 
 
 def addresses(text: str) -> set[str]:

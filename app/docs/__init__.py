@@ -12,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from sanic import Sanic
 
 from app import schemas
+from app.docs import refusals
 
 TITLE = "sanic_api_demo"
 VERSION = "1.0.0"
@@ -20,7 +21,8 @@ ABOUT = """An asynchronous JSON API with real accounts.
 **Try it:** register, copy the `access_token` of the answer, press *Authorize* and paste it. From then on every request
 from this page shows the token, until the page is left or its session ends.
 
-Errors are `application/problem+json` (RFC 9457) with a stable `code`, everywhere.
+Errors are `application/problem+json` (RFC 9457) with a stable `code`, everywhere. Each route lists its own, and
+`docs/errors.md` says what to do about them.
 """
 BEARER = "bearerAuth"
 OPERATION = "__operation__"  # the name under which a handler carries its description
@@ -95,11 +97,14 @@ def describe(
     body: type[BaseModel] | None = None,
     query: type[BaseModel] | None = None,
     answers: Mapping[int, type[BaseModel] | None],
-    refuses: tuple[int, ...] = (),
+    refuses: tuple[str, ...] = (),
     token: bool = False,
 ) -> Callable[[Handler], Handler]:
-    """Describe a handler; its summary is the first line of its docstring."""
-    refusals = {*refuses, *((401, 503) if token else ()), *((400, 413, 415) if body else ())}
+    """Describe a handler; its summary is the first line of its docstring.
+
+    `refuses` has the codes of refusals that neither every body nor every token can bring about.
+    """
+    codes = dict.fromkeys([*refuses, *(refusals.TOKEN if token else ()), *(refusals.BODY if body else ())])
 
     def decorate(handler: Handler) -> Handler:
         summary, _, details = inspect.cleandoc(handler.__doc__ or "").partition("\n")
@@ -109,7 +114,7 @@ def describe(
             "parameters": [*_in_path(handler), *(_in_query(query) if query else ())],
             "requestBody": {"required": True, "content": _content(body)} if body else None,
             "responses": {str(status): _answer(status, shape) for status, shape in answers.items()}
-            | {str(status): _refusal(status) for status in sorted(refusals)},
+            | refusals.responses(codes),
             "security": [{BEARER: []}] if token else None,
         }
         setattr(handler, OPERATION, (next(_order), {name: part for name, part in operation.items() if part}))
@@ -181,26 +186,10 @@ def _in_query(shape: type[BaseModel]) -> Iterator[Document]:
         yield {"name": name, "in": "query", "required": False, "allowEmptyValue": True, "schema": schema}
 
 
-def _content(shape: type[BaseModel], media_type: str = "application/json") -> Document:
-    return {media_type: {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}}}
+def _content(shape: type[BaseModel]) -> Document:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}}}
 
 
 def _answer(status: int, shape: type[BaseModel] | None) -> Document:
     answer: Document = {"description": HTTPStatus(status).phrase}
     return answer | {"content": _content(shape)} if shape else answer
-
-
-def _refusal(status: int) -> Document:
-    phrase = HTTPStatus(status).phrase
-    content = _content(schemas.ProblemOut, "application/problem+json")
-    example = {
-        "type": "about:blank",
-        "title": phrase,
-        "status": status,
-        "detail": "What is wrong, for people.",
-        "code": "what_is_wrong_for_programs",
-        "request_id": "0f8fad5b-d9cb-469f-a165-70867728950e",
-    }
-    for part in content.values():
-        part["example"] = example
-    return {"description": phrase, "content": content}

@@ -21,7 +21,11 @@ blueprint.on_request(begin)
 class Login(HTTPMethodView, attach=blueprint, uri=""):
     """A session's beginning."""
 
-    @describe(body=Credentials, answers={200: Tokens}, refuses=(401, 422, 429, 503))
+    @describe(
+        body=Credentials,
+        answers={200: Tokens},
+        refuses=("wrong_credentials", "too_many_attempts", "hashing_busy", "store_unavailable"),
+    )
     async def post(self, request: Request) -> HTTPResponse:
         """Log in with username and password."""
         body = read(request, Credentials)
@@ -33,7 +37,11 @@ class Login(HTTPMethodView, attach=blueprint, uri=""):
 class RefreshTokens(HTTPMethodView, attach=blueprint, uri="/refresh"):
     """A session's continuation."""
 
-    @describe(body=Refresh, answers={200: Tokens}, refuses=(401, 422, 503))
+    @describe(
+        body=Refresh,
+        answers={200: Tokens},
+        refuses=("refresh_token_invalid", "refresh_token_reused", "session_ended", "store_unavailable"),
+    )
     async def post(self, request: Request) -> HTTPResponse:
         """Exchange a refresh token for new tokens."""
         body = read(request, Refresh)
@@ -53,7 +61,7 @@ class Verify(HTTPMethodView, attach=blueprint, uri="/verify"):
 class Me(HTTPMethodView, attach=blueprint, uri="/me"):
     """The token's user."""
 
-    @describe(answers={200: UserOut}, token=True)
+    @describe(answers={200: UserOut}, refuses=("store_unavailable",), token=True)
     @protected
     async def get(self, request: Request) -> HTTPResponse:
         """Show the user to whom the access token belongs."""
@@ -66,7 +74,7 @@ class Me(HTTPMethodView, attach=blueprint, uri="/me"):
 class Logout(HTTPMethodView, attach=blueprint, uri="/logout"):
     """A session's end."""
 
-    @describe(answers={204: None}, token=True)
+    @describe(answers={204: None}, refuses=("store_unavailable",), token=True)
     @protected
     async def post(self, request: Request) -> HTTPResponse:
         """End this session."""
@@ -77,7 +85,7 @@ class Logout(HTTPMethodView, attach=blueprint, uri="/logout"):
 class LogoutAll(HTTPMethodView, attach=blueprint, uri="/logout-all"):
     """The end of all sessions."""
 
-    @describe(answers={204: None}, token=True)
+    @describe(answers={204: None}, refuses=("store_unavailable",), token=True)
     @protected
     async def post(self, request: Request) -> HTTPResponse:
         """End every session of this user."""
@@ -88,7 +96,7 @@ class LogoutAll(HTTPMethodView, attach=blueprint, uri="/logout-all"):
 class MySessions(HTTPMethodView, attach=blueprint, uri="/sessions"):
     """Where one is logged in."""
 
-    @describe(answers={200: SessionsOut}, token=True)
+    @describe(answers={200: SessionsOut}, refuses=("store_unavailable",), token=True)
     @protected
     async def get(self, request: Request) -> HTTPResponse:
         """List one's sessions that go on."""
@@ -100,7 +108,7 @@ class MySessions(HTTPMethodView, attach=blueprint, uri="/sessions"):
 class MySession(HTTPMethodView, attach=blueprint, uri=f"/sessions/<session_id:{SESSION_ID}>"):
     """One of the places where one is logged in."""
 
-    @describe(answers={204: None}, refuses=(404,), token=True)
+    @describe(answers={204: None}, refuses=("not_found", "store_unavailable"), token=True)
     @protected
     async def delete(self, request: Request, session_id: str) -> HTTPResponse:
         """End one of one's sessions."""

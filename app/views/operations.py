@@ -30,7 +30,7 @@ class Live(HTTPMethodView, attach=blueprint, uri="/health/live"):
 class Ready(HTTPMethodView, attach=blueprint, uri="/health/ready"):
     """Readiness."""
 
-    @describe(answers={200: Health}, refuses=(503,))
+    @describe(answers={200: Health}, refuses=("stopping", "revocations_stale", "store_unavailable"))
     async def get(self, request: Request) -> HTTPResponse:
         """Tell whether the service can serve: database reachable, revocations fresh."""
         if draining(request.app):

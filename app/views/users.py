@@ -35,7 +35,11 @@ blueprint.on_request(begin)
 class Register(HTTPMethodView, attach=blueprint, uri="/registration"):
     """A user's beginning."""
 
-    @describe(body=Registration, answers={201: Registered}, refuses=(409, 422, 429, 503))
+    @describe(
+        body=Registration,
+        answers={201: Registered},
+        refuses=("username_taken", "too_many_attempts", "hashing_busy", "store_unavailable"),
+    )
     async def post(self, request: Request) -> HTTPResponse:
         """Register a user and log in."""
         body = read(request, Registration)
@@ -53,7 +57,12 @@ class Register(HTTPMethodView, attach=blueprint, uri="/registration"):
 class MyPassword(HTTPMethodView, attach=blueprint, uri="/me/password"):
     """One's own password."""
 
-    @describe(body=PasswordChange, answers={200: Tokens}, refuses=(422, 429), token=True)
+    @describe(
+        body=PasswordChange,
+        answers={200: Tokens},
+        refuses=("wrong_credentials", "too_many_attempts", "hashing_busy", "store_unavailable"),
+        token=True,
+    )
     @protected
     async def post(self, request: Request) -> HTTPResponse:
         """Change one's password; every other session ends, and a fresh one begins."""
@@ -80,7 +89,12 @@ class MyPassword(HTTPMethodView, attach=blueprint, uri="/me/password"):
 class MyDeletion(HTTPMethodView, attach=blueprint, uri="/me/delete"):
     """One's own account's end."""
 
-    @describe(body=Deletion, answers={204: None}, refuses=(409, 422, 429), token=True)
+    @describe(
+        body=Deletion,
+        answers={204: None},
+        refuses=("last_admin", "wrong_credentials", "too_many_attempts", "hashing_busy", "store_unavailable"),
+        token=True,
+    )
     @protected
     async def post(self, request: Request) -> HTTPResponse:
         """Delete one's account and end all its sessions."""
@@ -100,7 +114,12 @@ class MyDeletion(HTTPMethodView, attach=blueprint, uri="/me/delete"):
 class AllUsers(HTTPMethodView, attach=blueprint, uri=""):
     """Everybody, page by page."""
 
-    @describe(query=PageQuery, answers={200: UsersOut}, refuses=(403, 422), token=True)
+    @describe(
+        query=PageQuery,
+        answers={200: UsersOut},
+        refuses=("insufficient_scope", "invalid_fields", "store_unavailable"),
+        token=True,
+    )
     @scoped("admin")
     async def get(self, request: Request) -> HTTPResponse:
         """List users in the order of their ids, which is that of their registration."""
@@ -115,14 +134,19 @@ class AllUsers(HTTPMethodView, attach=blueprint, uri=""):
 class OneUser(HTTPMethodView, attach=blueprint, uri=f"/<user_id:{USER_ID}>"):
     """Somebody."""
 
-    @describe(answers={200: UserOut}, refuses=(403, 404), token=True)
+    @describe(answers={200: UserOut}, refuses=("insufficient_scope", "not_found", "store_unavailable"), token=True)
     @scoped("admin")
     async def get(self, request: Request, user_id: str) -> HTTPResponse:
         """Show a user."""
         await administrator(request)
         return write(UserOut.of(found(await request.app.ctx.users.by_id(user_id))))
 
-    @describe(body=UserChange, answers={200: UserOut}, refuses=(403, 404, 409, 422), token=True)
+    @describe(
+        body=UserChange,
+        answers={200: UserOut},
+        refuses=("insufficient_scope", "not_found", "last_admin", "store_unavailable"),
+        token=True,
+    )
     @scoped("admin")
     async def patch(self, request: Request, user_id: str) -> HTTPResponse:
         """Change a user's access or disable the user; all its sessions end."""
@@ -136,7 +160,9 @@ class OneUser(HTTPMethodView, attach=blueprint, uri=f"/<user_id:{USER_ID}>"):
 
         return write(UserOut.of(await insist(request, user_id, change)))
 
-    @describe(answers={204: None}, refuses=(403, 404, 409), token=True)
+    @describe(
+        answers={204: None}, refuses=("insufficient_scope", "not_found", "last_admin", "store_unavailable"), token=True
+    )
     @scoped("admin")
     async def delete(self, request: Request, user_id: str) -> HTTPResponse:
         """Delete a user and end all its sessions."""

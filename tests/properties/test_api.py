@@ -28,6 +28,7 @@ from tests.test_docs import ROUTES
 
 T = TypeVar("T")
 INSIDE = ("Traceback", "$argon2", "pymongo", "motor", "passlib", "pydantic")  # what no client is told
+OF_EVERY_ROUTE = {"not_found", "method_not_allowed", "bad_request"}  # of an address or a request that is none
 # A password that keeps to its description may still be too short, too common or the username.
 ALLOWED_FOR_GOOD_INPUT = ["2xx", "401", "403", "404", "409", "422"]
 DESCRIPTION = {
@@ -139,8 +140,8 @@ class Visitor:
             self._tokens = None
 
 
-def a_problem_is_complete(_: CheckContext, response: Response, __: Case[Any]) -> None:
-    """Refusals have the one shape, and the headers that belong to their status."""
+def a_problem_is_complete(_: CheckContext, response: Response, case: Case[Any]) -> None:
+    """Refusals have the one shape, the headers that belong to their status, and a code of their route."""
     if response.status_code < 400:
         return
     headers = {name: values[0] for name, values in response.headers.items()}
@@ -148,7 +149,9 @@ def a_problem_is_complete(_: CheckContext, response: Response, __: Case[Any]) ->
     assert headers["cache-control"] == "no-store"
     problem = response.json()
     assert problem["status"] == response.status_code
-    assert problem["code"].replace("_", "").isalpha()
+    described = case.operation.definition.raw["responses"].get(str(response.status_code), {"content": {}})
+    told = described["content"].get("application/problem+json", {"examples": {}})["examples"]
+    assert problem["code"] in {*told, *OF_EVERY_ROUTE}
     assert (response.status_code == 422) == bool(problem.get("errors"))
     assert (response.status_code == 401) <= headers.get("www-authenticate", "").startswith("Bearer")
     assert (response.status_code in (429, 503)) == ("retry-after" in headers)
