@@ -208,6 +208,7 @@ TOO_MUCH: dict[str, tuple[Callable[[], bytes], set[int]]] = {
 
 
 @pytest.mark.parametrize("what", TOO_MUCH)
+@pytest.mark.quick
 def test_too_much_is_refused_and_leaves_no_trace_in_memory(server: Server, note: Note, what: str) -> None:
     """In a short answer, again and again."""
     make, refusals = TOO_MUCH[what]
@@ -226,6 +227,7 @@ def test_too_much_is_refused_and_leaves_no_trace_in_memory(server: Server, note:
     assert after - before < 20
 
 
+@pytest.mark.quick
 def test_a_thousand_requests_at_once_are_answered_in_their_order(server: Server) -> None:
     paths = [f"/nowhere/{number}" if number % 10 == 9 else "/tests/hello" for number in range(1000)]
     requests = [HELLO.replace(b"/tests/hello", path.encode()) for path in paths]

@@ -88,6 +88,7 @@ class Client:
         await self._http.aclose()
 
 
+@pytest.mark.quick
 def test_a_killed_worker_is_replaced_and_the_other_serves_on(mongo_uri: str, note: Note) -> None:
     """Twice, because the replacement is a worker like any other."""
     with serving(mongo_uri) as server, ExitStack() as connections:
@@ -194,6 +195,7 @@ def test_a_long_drain_is_kept(mongo_uri: str) -> None:
         gone(server)
 
 
+@pytest.mark.quick
 def test_killed_without_a_word_the_main_process_leaves_nobody(mongo_uri: str) -> None:
     """Not even for the drain time: whoever starts it again needs the port."""
     with serving(mongo_uri, DRAIN_SECONDS="30") as server:
@@ -248,6 +250,7 @@ def test_a_worker_that_hangs_is_killed_when_the_grace_is_over(mongo_uri: str) ->
         gone(server)
 
 
+@pytest.mark.quick
 def test_a_worker_that_cannot_start_ends_the_service_and_not_its_caller(mongo_uri: str, tmp_path: Path) -> None:
     """A script that starts it, in the same process group, reads the exit code."""
     broken = tmp_path / "broken.py"
@@ -266,6 +269,7 @@ def test_a_worker_that_cannot_start_ends_the_service_and_not_its_caller(mongo_ur
         until(lambda: not caller.family(), "the end of every process")
 
 
+@pytest.mark.quick
 def test_a_port_that_is_taken_is_one_line(mongo_uri: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, starting(mongo_uri, port=taken.getsockname()[1]) as second:
         assert second.command.wait() == 1
