@@ -29,6 +29,7 @@ from sanic.worker.process import WorkerProcess
 from app import metrics, orphans
 from app.connections import Protocol
 
+RELOADER = "Sanic-Reloader-0"  # the name of the process that looks for changed files
 SAME_SIGNAL_SECONDS = 0.5
 POLL_SECONDS = 0.05
 BACKLOG = 1024  # connections that wait to be accepted; beyond Sanic's 100 the kernel has clients wait a second
@@ -164,9 +165,12 @@ class Manager(WorkerManager):
             return super()._poll_monitor()
         logger.info("told to stop")
         super()._sync_states()
-        for process in self.transient_processes:
-            if process.state is not ProcessState.ACKED:  # it is starting; told politely, it would show a traceback
-                self._kill(process)
+        # Told politely while they start, both would show a traceback or miss it. The reloader never says that it has
+        # started, and has nothing to finish.
+        starting = [one for one in self.transient_processes if one.state is not ProcessState.ACKED]
+        reloader = [one for one in self.durable_processes if one.name == RELOADER]
+        for process in (*starting, *reloader):
+            self._kill(process)
         self.shutdown()
         return MonitorCycle.BREAK
 

@@ -208,6 +208,7 @@ def test_stopped_while_it_starts_it_does_not_wait_for_ever(newcomer: Newcomer, e
     until(lambda: len(spawned(server.family())) == SPAWNED, "Sanic's children")
     end(server)
     server.wait()
+    assert end is not terminate or "Traceback" not in server.output
     until(lambda: not server.family(), "the end of every process")
 
 
