@@ -17,8 +17,6 @@ from app.models.collection import Collection, in_time
 CLOSE_SECONDS = 0.5
 DEFAULT_NAME = "sanic_api_demo"
 WRONG_CREDENTIALS = {13, 18}  # the server's error codes Unauthorized and AuthenticationFailed
-
-
 NOT_MIGRATED = (
     "the users are the Flask predecessor's: python -m tools.migrate_flask_users moves them, see docs/deploy.md"
 )
@@ -106,7 +104,8 @@ def objection(uri: str, *, timeout_seconds: float) -> str | None:
             if client.get_default_database(DEFAULT_NAME)["users"].find_one(users.UNKNOWN, {"_id": 1}):
                 return NOT_MIGRATED
     except OperationFailure as error:
-        return "the database refuses this user name and password" if error.code in WRONG_CREDENTIALS else None
+        if error.code in WRONG_CREDENTIALS:
+            return "the database refuses this user name and password"
     except PyMongoError:
-        return None
+        pass  # it is away
     return None

@@ -19,6 +19,7 @@ from sanic_testing.reusable import ReusableClient
 
 from app import create_app
 from app.context import App
+from app.models.users import Access
 from app.security.access_tokens import key_id
 from config import Config
 from config.environments import TestingConfig
@@ -229,6 +230,26 @@ def resident(service: Service) -> Actor:
 def bob(register: Callable[..., Actor]) -> Actor:
     """Register bob, who has nothing to do with alice."""
     return register(f"bob-{secrets.token_hex(6)}")
+
+
+@pytest.fixture
+def appoint(register: Callable[..., Actor], database: Database[Document]) -> Iterator[Callable[[], Actor]]:
+    """Give a way to make administrators, who are nobody any more after the test."""
+    database.users.update_many({"access": Access.ADMIN}, {"$set": {"access": Access.USER}})
+
+    def appoint() -> Actor:
+        actor = register(f"admin-{secrets.token_hex(4)}")
+        database.users.update_one({"username": actor.username}, {"$set": {"access": Access.ADMIN}})
+        return actor.log_in()
+
+    yield appoint
+    database.users.update_many({"access": Access.ADMIN}, {"$set": {"access": Access.USER}})
+
+
+@pytest.fixture
+def admin(appoint: Callable[[], Actor]) -> Actor:
+    """Give the only administrator."""
+    return appoint()
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 """Hold a call at its door until the test lets it through, so that a race has the order that the test wants."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any, Literal, Self
+
+from app.background import unfinished
 
 
 async def hang_up(request: asyncio.Task[Any]) -> None:
@@ -55,3 +58,13 @@ class Held:
         self._reached.set()
         async with asyncio.timeout(5):
             await self._let.wait()
+
+
+async def hang_up_at(door: Held, request: Awaitable[Any]) -> list[Exception]:
+    """Have the client of a request leave while a call stands at the door, then open it; return what went wrong."""
+    task = asyncio.ensure_future(request)
+    await door.reached()
+    await hang_up(task)
+    door.let_through()
+    outcomes = await asyncio.gather(*unfinished, return_exceptions=True)
+    return [outcome for outcome in outcomes if isinstance(outcome, Exception)]

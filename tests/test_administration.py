@@ -1,8 +1,7 @@
 """Administrators: they see and change users, and there is always one left."""
 
 import asyncio
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -12,26 +11,6 @@ from pymongo.database import Database
 from app.models.users import Access
 from tests.conftest import PASSWORD, Actor, Document, Service
 from tests.interleaving import Held
-
-
-@pytest.fixture
-def appoint(register: Callable[..., Actor], database: Database[Document]) -> Iterator[Callable[[], Actor]]:
-    """Give a way to make administrators, who are nobody any more after the test."""
-    database.users.update_many({"access": Access.ADMIN}, {"$set": {"access": Access.USER}})
-
-    def appoint() -> Actor:
-        actor = register(f"admin-{secrets.token_hex(4)}")
-        database.users.update_one({"username": actor.username}, {"$set": {"access": Access.ADMIN}})
-        return actor.log_in()
-
-    yield appoint
-    database.users.update_many({"access": Access.ADMIN}, {"$set": {"access": Access.USER}})
-
-
-@pytest.fixture
-def admin(appoint: Callable[[], Actor]) -> Actor:
-    """Give the only administrator."""
-    return appoint()
 
 
 def patch(admin: Actor, user: Actor, **change: Any) -> httpx.Response:

@@ -1,6 +1,5 @@
 """The audit trail: one line for each security event, and never a secret."""
 
-import asyncio
 import json
 import logging
 import secrets
@@ -10,12 +9,11 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from app import background
 from app.logs import Json, Text, configuration
 from app.models.users import Access
 from config import Config
 from tests.conftest import PASSWORD, Actor, Document, Leaks, Service
-from tests.interleaving import Held, hang_up
+from tests.interleaving import Held, hang_up_at
 
 NEW = "a quite different sentence"
 
@@ -147,18 +145,9 @@ def test_whoever_hangs_up_is_written_down_and_known_here_at_once(
     """Leaving before the answer hides what the database has done neither from the trail nor from this worker."""
     store, name = step.split(".")
 
-    async def story() -> None:
-        with Held(getattr(service.app.ctx.logins, store), name, "after") as door:
-            request = service.send(
-                method, path.format(**alice.claims), token=alice.tokens["access_token"], json=body or None
-            )
-            task = asyncio.create_task(request)
-            await door.reached()
-            await hang_up(task)
-            door.let_through()
-            await asyncio.gather(*background.unfinished)
-
-    service.run(story())
+    request = service.send(method, path.format(**alice.claims), token=alice.tokens["access_token"], json=body or None)
+    with Held(getattr(service.app.ctx.logins, store), name, "after") as door:
+        assert service.run(hang_up_at(door, request)) == []
     assert shown(trail.last())["event"] == event
     assert alice.secret == 401
 
@@ -170,15 +159,8 @@ def test_a_thief_who_hangs_up_is_written_down(
     alice.refresh()
     database.sessions.update_one({"_id": alice.claims["sid"]}, {"$set": {"rotations": []}})
 
-    async def story() -> None:
-        with Held(service.app.ctx.logins._sessions, "end", "after") as door:
-            task = asyncio.create_task(service.send("POST", "/auth/refresh", json={"refresh_token": first}))
-            await door.reached()
-            await hang_up(task)
-            door.let_through()
-            await asyncio.gather(*background.unfinished, return_exceptions=True)
-
-    service.run(story())
+    with Held(service.app.ctx.logins._sessions, "end", "after") as door:
+        service.run(hang_up_at(door, service.send("POST", "/auth/refresh", json={"refresh_token": first})))
     assert shown(trail.last()) == told("refresh_token_reused", alice, alice.claims["sid"])
     assert alice.secret == 401
 

@@ -2,14 +2,11 @@
 
 import json
 import secrets
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from pymongo.database import Database
 
-from app.models.users import Access
 from tests.conftest import PASSWORD, Actor, Document, Service
 
 ROUTES = {
@@ -146,14 +143,6 @@ def test_a_charset_of_utf_8_is_fine(service: Service) -> None:
 def test_more_than_a_megabyte_is_too_much(service: Service, path: str) -> None:
     response = service("POST", path, content=b'{"username": "' + b"a" * 1_100_000 + b'"}', headers=JSON)
     assert_problem(response, 413, "payload_too_large")
-
-
-@pytest.fixture
-def admin(alice: Actor, database: Database[Document]) -> Iterator[Actor]:
-    """Make alice an administrator until the end of the test."""
-    database.users.update_one({"username": alice.username}, {"$set": {"access": Access.ADMIN}})
-    yield alice.log_in()
-    database.users.update_one({"username": alice.username}, {"$set": {"access": Access.USER}})
 
 
 LOCKED: dict[tuple[str, str], Document] = {

@@ -6,9 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app import background
 from tests.conftest import PASSWORD, Actor, Service
-from tests.interleaving import Held
+from tests.interleaving import Held, hang_up_at
 
 
 def log_in(service: Service, alice: Actor) -> Any:
@@ -87,14 +86,7 @@ def test_a_logout_is_finished_although_the_client_leaves_in_between(service: Ser
     """A client that hangs up cancels its handler; both steps are taken all the same."""
     phone = alice.log_in()
 
-    async def story() -> None:
-        with Held(service.app.ctx.users, "change", "after") as logout_at:
-            logout = asyncio.create_task(service.send("POST", "/auth/logout-all", token=alice.tokens["access_token"]))
-            await logout_at.reached()
-            logout.cancel()
-            await asyncio.gather(logout, return_exceptions=True)
-            logout_at.let_through()
-            await asyncio.gather(*background.unfinished)
-
-    service.run(story())
+    with Held(service.app.ctx.users, "change", "after") as logout_at:
+        logout = service.send("POST", "/auth/logout-all", token=alice.tokens["access_token"])
+        assert service.run(hang_up_at(logout_at, logout)) == []
     assert (alice.secret, phone.secret) == (401, 401)

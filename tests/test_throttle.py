@@ -11,12 +11,11 @@ import httpx
 import pytest
 from pymongo.database import Database
 
-from app import background
 from app.caller import network
 from app.security.throttle import KEPT_FOR_USUAL
 from config import Config
 from tests.conftest import PASSWORD, Actor, Document, Service
-from tests.interleaving import Held, hang_up
+from tests.interleaving import Held, hang_up_at
 
 GUESSES = 30
 USUAL = GUESSES // KEPT_FOR_USUAL  # of them where the owner of an account usually logs in
@@ -219,17 +218,10 @@ def test_a_right_password_whose_client_hangs_up_is_no_failure(
     """Whether it was still waiting for its turn or being verified."""
     here = address()
 
-    async def leave(door: Held) -> None:
-        body, headers = {"username": carol.username, "password": PASSWORD}, {"X-Forwarded-For": here}
-        login = asyncio.create_task(proxied.send("POST", "/auth", json=body, headers=headers))
-        await door.reached()
-        await hang_up(login)
-        door.let_through()
-        await asyncio.gather(*background.unfinished, return_exceptions=True)
-
+    body, headers = {"username": carol.username, "password": PASSWORD}, {"X-Forwarded-For": here}
     for method, when in (("wait_for_turn", "before"), ("verify", "before"), ("verify", "after")):
         with Held(proxied.app.ctx.passwords, method, when) as door:  # type: ignore[arg-type]
-            proxied.run(leave(door))
+            proxied.run(hang_up_at(door, proxied.send("POST", "/auth", json=body, headers=headers)))
     account = hashlib.sha256(carol.username.lower().encode()).hexdigest()
     counters = database.attempts.find({"_id": {"$regex": f"{here}|{account}"}})
     counts = {counter["_id"].split()[0]: counter["count"] for counter in counters}

@@ -53,6 +53,8 @@ class Throttle:
         self._attempts = attempts
         self._pair = parse(limits.pair)
         self._account = parse(limits.account)
+        self._kept = max(1, self._account.amount // KEPT_FOR_USUAL)
+        self._left = max(1, self._account.amount - self._kept)
         self._address = parse(limits.address)
         self._registrations = parse(limits.registrations)
 
@@ -66,17 +68,15 @@ class Throttle:
         """
         account = hashlib.sha256(canonical(username).encode()).hexdigest()  # of all spellings, in one length
         counted: list[Counted] = []
-        kept = max(1, self._account.amount // KEPT_FOR_USUAL)
-        for limit, most, key in (
+        most, kind = (self._kept, "usual") if usual else (self._left, "account")
+        for limit, enough, key in (
             (self._pair, self._pair.amount, f"pair {account} {address}"),
             (self._address, self._address.amount, f"address {address}"),
-            (self._account, kept, f"usual {account}")
-            if usual
-            else (self._account, max(1, self._account.amount - kept), f"account {account}"),
+            (self._account, most, f"{kind} {account}"),
         ):
             number, ends = await self._attempts.count(key, limit.get_expiry())
             counted.append(Counted(key, ends))
-            if number > most:
+            if number > enough:
                 await self._take_back(*counted)
                 raise _refused(ends, limit)
         return Attempt(counted[0], tuple(counted[1:]))
