@@ -11,17 +11,19 @@ from sanic.config import DEFAULT_CONFIG
 from sanic.config import Config as SanicConfig
 from sanic.log import logger
 
-from app import commands, docs, extensions, logs, metrics, processes
+from app import commands, logs, metrics
 from app.background import repeat
 from app.context import App, Context
-from app.database import Database, objection
-from app.docs import page
-from app.errors import ProblemHandler
-from app.failures import trouble
+from app.database.client import Database, objection
+from app.database.failures import trouble
+from app.database.lock import Lock
+from app.http import cors
+from app.http.problems import ProblemHandler
+from app.models import attempts, sessions, users
 from app.models.attempts import OwnAttempts, SharedAttempts
-from app.models.lock import Lock
 from app.models.sessions import Sessions
 from app.models.users import Users
+from app.openapi import description, page
 from app.security.access_tokens import AccessTokens
 from app.security.authentication import initialize
 from app.security.credentials import Credentials
@@ -30,7 +32,9 @@ from app.security.passwords import Passwords
 from app.security.refresh_tokens import RefreshTokens
 from app.security.revocations import Revocations
 from app.security.throttle import Limits, Throttle
-from app.views import auth, hello, operations, users
+from app.server import supervisor
+from app.views import auth, hello, operations
+from app.views import users as user_views
 from config import Config, ConfigurationError, load
 
 NAME = "sanic_api_demo"
@@ -55,17 +59,17 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
     )
     if getattr(args, "single", False):
         _check(config)  # elsewhere the main process does, which there is none of
-    processes.supervise(
+    supervisor.supervise(
         app,
         drain_seconds=config.DRAIN_SECONDS,
         arrival_seconds=config.REQUEST_ARRIVAL_SECONDS,
         check=lambda: _check(config),
     )
-    extensions.enable(app, cors_origins=config.CORS_ORIGINS)
-    page.serve(app, docs.document)
+    cors.enable(app, cors_origins=config.CORS_ORIGINS)
+    page.serve(app, description.document)
     keys = [key.encode() for key in (config.JWT_SECRET_KEY, *config.JWT_PREVIOUS_SECRET_KEYS)]
     initialize(app, keys[0])
-    for view in (hello, auth, users, operations):
+    for view in (hello, auth, user_views, operations):
         app.blueprint(view.blueprint)
 
     @app.before_server_start
@@ -90,7 +94,7 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
 
 def _check(config: Config) -> None:
     """Ask the database once, before there are workers, whether it can ever serve. Exits with a message if not."""
-    if reason := objection(config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS):
+    if reason := objection(config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS, inspect=users.objection):
         raise SystemExit(str(ConfigurationError([f"MONGO_URI: {reason}"])))
 
 
@@ -104,10 +108,11 @@ async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
     """Open a worker's stores and services. A database that is away is waited for while serving."""
     ctx.database = Database(config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS)
     ctx.users = Users(
-        ctx.database.users(), Lock(ctx.database.locks(), "administrators", seconds=config.MONGO_TIMEOUT_SECONDS)
+        ctx.database.collection("users", users.INDEXES),
+        Lock(ctx.database.collection("locks"), "administrators", seconds=config.MONGO_TIMEOUT_SECONDS),
     )
-    sessions = Sessions(
-        ctx.database.sessions(),
+    session_store = Sessions(
+        ctx.database.collection("sessions", sessions.INDEXES),
         idle_seconds=config.REFRESH_TOKEN_SECONDS,
         absolute_seconds=config.SESSION_SECONDS,
         grace_seconds=config.REFRESH_GRACE_SECONDS,
@@ -117,9 +122,13 @@ async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
         threads=config.PASSWORD_HASHING_THREADS,
         queue=config.PASSWORD_HASHING_QUEUE,
     )
-    attempts = OwnAttempts() if config.THROTTLE_STORAGE == "memory" else SharedAttempts(ctx.database.attempts())
+    counts = (
+        OwnAttempts()
+        if config.THROTTLE_STORAGE == "memory"
+        else SharedAttempts(ctx.database.collection("attempts", attempts.INDEXES))
+    )
     ctx.throttle = Throttle(
-        attempts,
+        counts,
         Limits(
             pair=config.LOGIN_FAILURES_PER_PAIR,
             account=config.LOGIN_FAILURES_PER_ACCOUNT,
@@ -130,14 +139,14 @@ async def _open(ctx: Context, config: Config, keys: list[bytes]) -> None:
     ctx.credentials = Credentials(ctx.users, ctx.passwords, ctx.throttle)
     access_tokens = AccessTokens(keys, lifetime_seconds=config.ACCESS_TOKEN_SECONDS)
     ctx.revocations = Revocations(
-        sessions,
+        session_store,
         stale_seconds=config.REVOCATION_STALE_SECONDS,
         lifetime_seconds=config.ACCESS_TOKEN_SECONDS,
         overlap_seconds=config.MONGO_TIMEOUT_SECONDS,
     )
-    ctx.logins = Logins(ctx.users, sessions, ctx.revocations, access_tokens, RefreshTokens(keys))
+    ctx.logins = Logins(ctx.users, session_store, ctx.revocations, access_tokens, RefreshTokens(keys))
     ctx.auth.use(access_tokens, ctx.revocations)
-    await _prepare(ctx.users.prepare, sessions.prepare, attempts.prepare, ctx.revocations.catch_up)
+    await _prepare(ctx.users.prepare, session_store.prepare, counts.prepare, ctx.revocations.catch_up)
     ctx.background = _background(ctx, config.REVOCATION_POLL_SECONDS)
 
 

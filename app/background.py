@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 from pymongo.errors import PyMongoError
 from sanic.log import logger
 
-from app.failures import trouble
+from app.database.failures import trouble
 
 P = ParamSpec("P")
 T = TypeVar("T")

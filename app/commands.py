@@ -13,11 +13,11 @@ from typing import NoReturn
 from pymongo.errors import PyMongoError
 
 from app.context import App, Context
-from app.errors import Problem
-from app.failures import trouble
+from app.database.failures import trouble
+from app.http.problems import Problem
 from app.logs import audit
 from app.models.users import Access, LastAdmin, User, UsernameTaken
-from app.schemas import USERNAME
+from app.schemas.users import USERNAME
 
 PAGE = 500
 BY = "command line"

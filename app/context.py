@@ -7,9 +7,9 @@ import sanic
 from sanic import Sanic
 from sanic.config import Config as SanicConfig
 
-from app.caller import address, user_agent
-from app.database import Database
-from app.models.collection import be_patient_once
+from app.database.client import Database
+from app.database.collection import be_patient_once
+from app.http.client import address, user_agent
 from app.models.sessions import Client
 from app.models.users import Users
 from app.security.access_tokens import Claims

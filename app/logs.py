@@ -8,7 +8,7 @@ from pythonjsonlogger.json import JsonFormatter
 from sanic import Request
 from sanic.log import LOGGING_CONFIG_DEFAULTS
 
-from app.caller import address, request_id
+from app.http.client import address, request_id
 from app.metrics import events
 
 JSON_FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s"

@@ -13,12 +13,12 @@ from prometheus_client import REGISTRY
 from pymongo.database import Database as Collections
 
 from app.commands import Commands
-from app.database import Database
+from app.database.client import Database
 from app.models import attempts, sessions, users
-from app.processes import CLOSING_SECONDS
 from app.security.access_tokens import CLOCK_SKEW_SECONDS, AccessTokens, InvalidAccessToken
 from app.security.authentication import TOKENS_REMEMBERED
 from app.security.refresh_tokens import InvalidRefreshToken, RefreshTokens
+from app.server.supervisor import CLOSING_SECONDS
 from config import Config
 from config.environments import ProductionConfig
 from tests.conftest import PASSWORD, Actor, Document, Service
@@ -161,8 +161,7 @@ def test_every_collection_is_told_with_when_its_documents_leave(
     database: Collections[Document], service: Service
 ) -> None:
     """And the service keeps nothing anywhere else."""
-    ours = service.app.ctx.database
-    kept = {one._collection.name for one in (ours.users(), ours.sessions(), ours.attempts(), ours.locks())}
+    kept = set(service.app.ctx.database.collections)
     assert set(database.list_collection_names()) <= kept
     told = {row[0].strip("`"): row[2] for row in rows("MongoDB", 3)}
     assert set(told) == kept

@@ -12,8 +12,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from packaging.version import Version
 
-from app.docs import VERSION
-from app.processes import CLOSING_SECONDS
+from app.openapi.description import VERSION
+from app.server.supervisor import CLOSING_SECONDS
 from config import Config, load
 from tests.conftest import Document, Service
 from tests.serving import CHECKOUT

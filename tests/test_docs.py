@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import pytest
 from pydantic import TypeAdapter
 
-import app.docs
-from app import schemas
-from app.docs import page
-from app.docs.refusals import CODES
+import app.openapi.description
+from app.http.bodies import Body
+from app.http.problems import ProblemOut
+from app.openapi import page
+from app.openapi.refusals import CODES
 from config import Config
 from tests.conftest import Document, Service
 from tests.test_error_codes import told
@@ -40,7 +41,7 @@ ROUTES = {
     ("get", "/health/ready"): "Tell whether the service can serve: database reachable, revocations fresh.",
     ("get", "/metrics"): "Tell Prometheus what was counted, summed over all workers.",
 }
-BODIES = [shape for shape in app.docs.SCHEMAS if issubclass(shape, schemas.Body)]
+BODIES = [shape for shape in app.openapi.description.SCHEMAS if issubclass(shape, Body)]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def example(schema: Document) -> Document:
 
 
 @pytest.mark.parametrize("shape", BODIES, ids=lambda shape: shape.__name__)
-def test_examples_of_bodies_are_good_ones(description: Document, shape: type[schemas.Body]) -> None:
+def test_examples_of_bodies_are_good_ones(description: Document, shape: type[Body]) -> None:
     body = example(description["components"]["schemas"][shape.__name__])
     assert set(body) == set(shape.model_fields)
     assert shape.model_validate_json(json.dumps(body))
@@ -124,7 +125,9 @@ def test_examples_of_parameters_are_good_ones(description: Document) -> None:
             schema = parameter["schema"]
             assert parameter["required"] == ("example" in schema)
             if parameter["required"]:
-                TypeAdapter(app.docs.PATH_PARAMETERS[parameter["name"]]).validate_python(schema["example"])
+                TypeAdapter(app.openapi.description.PATH_PARAMETERS[parameter["name"]]).validate_python(
+                    schema["example"]
+                )
 
 
 def test_the_example_of_a_registration_registers_and_logs_in(service: Service, description: Document) -> None:
@@ -143,7 +146,7 @@ def test_refusals_have_an_example_for_each_code(description: Document) -> None:
             if problem := response.get("content", {}).get("application/problem+json"):
                 for code, example in problem["examples"].items():
                     assert (example["value"]["code"], example["value"]["status"]) == (code, int(status))
-                    assert schemas.ProblemOut(**example["value"])
+                    assert ProblemOut(**example["value"])
                     assert code in response["description"]
 
 

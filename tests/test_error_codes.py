@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from app.errors import FRAMEWORK
+from app.http.problems import FRAMEWORK
 from tests.serving import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "errors.md").read_text()
@@ -35,7 +35,7 @@ def raised() -> Iterator[tuple[str, int]]:
             if isinstance(code, str) and isinstance(status, int):
                 yield code, status
             else:
-                assert path.name == "errors.py", f"{path}:{node.lineno}: the code is no literal"
+                assert path.name == "problems.py", f"{path}:{node.lineno}: the code is no literal"
 
 
 def literal(node: ast.expr) -> object:

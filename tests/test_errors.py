@@ -10,7 +10,7 @@ from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure
 from sanic.application.constants import Mode
 from sanic.exceptions import ServerError
 
-from app.errors import as_problem
+from app.http.problems import as_problem
 from tests.conftest import Actor, Service
 from tests.interleaving import Held, hang_up
 

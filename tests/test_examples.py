@@ -125,8 +125,8 @@ def test_many_requests_with_an_expired_token_cause_one_refresh(url: str, mongo: 
 def test_an_answer_that_does_not_arrive_is_asked_for_again(
     url: str, mongo: MongoClient[Document], monkeypatch: pytest.MonkeyPatch, drips: bool
 ) -> None:
-    monkeypatch.setattr(client, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(client, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(client, "RETRY_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(client, "RESPONSE_TIMEOUT_SECONDS", 1)
 
     async def story() -> None:
         network = Unlucky(losses=2, drips=drips)

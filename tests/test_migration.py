@@ -18,8 +18,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
-from app.database import NOT_MIGRATED
-from app.models.users import INDEXES, Access, User, Users
+from app.models.users import INDEXES, NOT_MIGRATED, Access, User, Users
 from config import Config
 from tests.conftest import PASSWORD, Actor, Document, Service
 from tests.serving import CHECKOUT, started
@@ -105,7 +104,7 @@ def test_without_a_word_nothing_is_written(uri: str, users: Collection[Document]
         check=False,
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert "2 to migrate, 0 need nothing, 0 left" in result.stdout
+    assert "2 to migrate, 0 already migrated, 0 skipped" in result.stdout
     assert everything(users) == before
 
 
@@ -191,7 +190,7 @@ def test_a_second_time_changes_nothing(migrate: Migrate, uri: str, users: Collec
         {"username": "bob"}, {"$set": {"disabled": True, "access": Access.GUEST}, "$inc": {"generation": 1}}
     )
     before = everything(users)
-    assert "0 migrated, 2 need nothing, 0 left" in migrate(uri, "--apply").stdout
+    assert "0 migrated, 2 already migrated, 0 skipped" in migrate(uri, "--apply").stdout
     assert everything(users) == before
 
 
@@ -200,12 +199,12 @@ def test_a_second_time_changes_nothing(migrate: Migrate, uri: str, users: Collec
     [
         ([flask_user("Twin"), flask_user("tWIN")], "another user has this name"),
         ([flask_user("fine"), flask_user("fine")], "another user has this name"),
-        ([flask_user("al")], "the name has not 3 to 64"),
-        ([flask_user("a b\x1b[2J")], "the name has not 3 to 64"),
-        ([flask_user("straße")], "the name has not 3 to 64"),
-        ([flask_user("trailing\n")], "the name has not 3 to 64"),
-        ([flask_user(7)], "the name has not 3 to 64"),
-        ([flask_user("strange-id", _id="7")], "the id is no ObjectId"),
+        ([flask_user("al")], "the name is not 3 to 64"),
+        ([flask_user("a b\x1b[2J")], "the name is not 3 to 64"),
+        ([flask_user("straße")], "the name is not 3 to 64"),
+        ([flask_user("trailing\n")], "the name is not 3 to 64"),
+        ([flask_user(7)], "the name is not 3 to 64"),
+        ([flask_user("strange-id", _id="7")], "the id is not an ObjectId"),
         ([flask_user("plain", password=PASSWORD)], "the password is not stored in a form"),
         ([flask_user("nothing", password=None)], "the password is not stored in a form"),
         ([flask_user("emperor", access=3)], "the access is not"),
@@ -222,7 +221,7 @@ def test_who_cannot_be_told_apart_or_let_in_stays_as_he_is(
     *lines, advice = result.stderr.splitlines()
     assert [says in line for line in lines] == [True] * len(bad)
     assert "Rename or remove" in advice
-    assert f"1 migrated, 0 need nothing, {len(bad)} left" in result.stdout
+    assert f"1 migrated, 0 already migrated, {len(bad)} skipped" in result.stdout
     assert "\x1b" not in result.stderr
     assert HASH not in result.stderr + result.stdout
     assert list(users.find({"canonical_name": None})) == bad
@@ -278,7 +277,7 @@ def test_it_gives_all_that_a_new_user_has(users: Collection[Document]) -> None:
 def test_a_database_that_is_away_is_one_line_without_its_password(
     migrate: Migrate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrate_flask_users, "AWAY_MILLISECONDS", 200)
+    monkeypatch.setattr(migrate_flask_users, "DATABASE_TIMEOUT_MILLISECONDS", 200)
     result = migrate("mongodb://user:hidden-word@127.0.0.1:9/x")
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
@@ -301,7 +300,7 @@ def test_a_database_that_freezes_half_way_ends_it_and_it_goes_on_another_time(
             apply(users, dict([second]))
 
         with monkeypatch.context() as patched:
-            patched.setattr(migrate_flask_users, "AWAY_MILLISECONDS", 500)
+            patched.setattr(migrate_flask_users, "DATABASE_TIMEOUT_MILLISECONDS", 500)
             patched.setattr(migrate_flask_users, "apply", freeze)
             began = time.monotonic()
             result = migrate(mongo.uri, "--apply")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import Problem
+from app.http.problems import Problem
 from app.security.passwords import CONTEXT, NICENESS, Passwords, normalise
 from tests.conftest import PASSWORD, Service
 

@@ -7,8 +7,8 @@ from collections.abc import Awaitable
 import pytest
 from pymongo.errors import NetworkTimeout
 
-from app.models.collection import be_patient_once, in_time
-from app.models.lock import Lock
+from app.database.collection import be_patient_once, in_time
+from app.database.lock import Lock
 from config import Config
 from tests.conftest import Actor, Service
 

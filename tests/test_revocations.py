@@ -11,8 +11,9 @@ from pymongo import MongoClient, monitoring
 from pymongo.database import Database as Mongo
 from pymongo.errors import ConnectionFailure
 
-from app.database import Database
-from app.models.sessions import FEED_PAGE, Client, Sessions
+from app.database.client import Database
+from app.models.sessions import FEED_PAGE, INDEXES, Client, Sessions
+from app.models.users import INDEXES as USER_INDEXES
 from app.models.users import User
 from app.security.revocations import MARGIN_SECONDS, Revocations
 from config import Config
@@ -189,10 +190,12 @@ def test_more_than_a_page_is_read_page_by_page(service: Service, mongo_uri: str,
     async def story() -> None:
         database = Database(f"{mongo_uri}_pages", timeout_seconds=10)
         try:
-            many = Sessions(database.sessions(), idle_seconds=99, absolute_seconds=99, grace_seconds=1)
+            many = Sessions(
+                database.collection("sessions", INDEXES), idle_seconds=99, absolute_seconds=99, grace_seconds=1
+            )
             await many.prepare()
             documents = [{"_id": str(number), "user_id": "u", "generation": 0} for number in range(FEED_PAGE + 10)]
-            await database.sessions()._collection.insert_many(documents)
+            await database.collection("sessions", INDEXES)._collection.insert_many(documents)
             await many.end_all("u", 1)
             other = follower(many, clock)
             await other.catch_up()
@@ -259,8 +262,8 @@ def test_indexes_are_there_and_making_them_again_does_no_harm(
 
     async def at_once() -> None:
         workers = [Database(mongo_uri, timeout_seconds=5) for _ in range(4)]
-        await asyncio.gather(*(worker.users().prepare() for worker in workers))
-        await asyncio.gather(*(worker.sessions().prepare() for worker in workers))
+        await asyncio.gather(*(worker.collection("users", USER_INDEXES).prepare() for worker in workers))
+        await asyncio.gather(*(worker.collection("sessions", INDEXES).prepare() for worker in workers))
         for worker in workers:
             await worker.close()
 

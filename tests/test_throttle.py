@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pymongo.database import Database
 
-from app.caller import network
+from app.http.client import network
 from app.security.throttle import KEPT_FOR_USUAL
 from config import Config
 from tests.conftest import PASSWORD, Actor, Document, Service

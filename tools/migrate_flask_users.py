@@ -1,8 +1,9 @@
-"""Give the Flask predecessor's users what this service needs of them: python -m tools.migrate_flask_users [--apply].
+"""Migrate the users of the Flask predecessor to this service: python -m tools.migrate_flask_users [--apply].
 
-Without --apply it only says what it would do. It finds the database as the service does, by MONGO_URI in all its
-layers, so no password has to stand on a command line. Exit codes: 0 done, 1 some users need a hand, 2 the settings are
-wrong or the database failed, perhaps half-way: run it again, it goes on with those who have not moved in.
+Without --apply, the command only reports what it would change. It reads MONGO_URI from all configuration layers, as
+the service does, so no password has to be on the command line. Exit codes: 0 done; 1 some users need manual changes;
+2 the settings are invalid or the database failed, possibly after a part of the updates. Then run the command again: it
+continues with the users that are not migrated yet.
 """
 
 import argparse
@@ -18,13 +19,13 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
 
-from app.database import DEFAULT_NAME
+from app.database.client import DEFAULT_NAME
 from app.models.users import Access, canonical
-from app.schemas import USERNAME
+from app.schemas.users import USERNAME
 from app.security.passwords import CONTEXT
 from config import ConfigurationError, load
 
-AWAY_MILLISECONDS = 10_000  # after which a database that does not answer a command is taken to be away
+DATABASE_TIMEOUT_MILLISECONDS = 10_000  # for each command; after it, the database counts as unavailable
 FIELDS = ("username", "canonical_name", "password", "access", "disabled", "created_at")
 
 Document = dict[str, Any]
@@ -32,7 +33,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be set for whom, who stays as he is and why, and how many need nothing."""
+    """The fields to set by user id, the skipped users with reasons, and the number of users already migrated."""
 
     changes: dict[ObjectId, Document]
     problems: list[str]
@@ -40,44 +41,44 @@ class Plan:
 
 
 def plan(users: Collection[Document]) -> Plan:
-    """Look at every user and change nothing. Raises pymongo's errors."""
+    """Read every user and plan the changes. Writes nothing. Raises pymongo's errors."""
     documents = list(users.find({}, dict.fromkeys(FIELDS, 1)))
     names = Counter(key(document) for document in documents)
-    waiting = [document for document in documents if document.get("canonical_name") is None]
+    unmigrated = [document for document in documents if document.get("canonical_name") is None]
     changes: dict[ObjectId, Document] = {}
     problems = []
-    for document in waiting:
+    for document in unmigrated:
         if reason := problem(document, names):
             problems.append(f"{document['_id']} {document.get('username')!r}: {reason}")
         else:
             changes[document["_id"]] = fields(document)
-    return Plan(changes, problems, len(documents) - len(waiting))
+    return Plan(changes, problems, len(documents) - len(unmigrated))
 
 
 def key(document: Document) -> Any:
-    """Return what makes all spellings of a name one."""
+    """Return the canonical name, which is equal for all spellings of a username."""
     username = document.get("username")
     return document.get("canonical_name") or (canonical(username) if isinstance(username, str) else None)
 
 
 def problem(document: Document, names: Counter[Any]) -> str | None:
-    """Say why a user has to stay as he is, or None."""
+    """Return why the user cannot be migrated, or None."""
     username, password = document.get("username"), document.get("password")
     if not isinstance(document["_id"], ObjectId):
-        return "the id is no ObjectId"
+        return "the id is not an ObjectId"
     if not isinstance(username, str) or not re.fullmatch(USERNAME, username):
-        return "the name has not 3 to 64 ASCII letters, digits, dots, underscores and hyphens"
+        return "the name is not 3 to 64 ASCII letters, digits, dots, underscores and hyphens"
     if names[key(document)] > 1:
-        return "another user has this name, in this or another spelling"
+        return "another user has this name, in the same or another spelling"
     if not isinstance(password, str) or not CONTEXT.identify(password):
-        return "the password is not stored in a form that this service verifies"
+        return "the password is not stored in a format that this service can verify"
     if document.get("access", Access.USER) not in list(Access):
-        return "the access is not guest 0, user 1 or admin 2"
+        return "the access is not 0 (guest), 1 (user) or 2 (admin)"
     return None
 
 
 def fields(document: Document) -> Document:
-    """Return what a user of this service has beside name and password; what the predecessor knew of it holds."""
+    """Return the fields to add to a user. Values that the predecessor stored are kept."""
     created_at = document.get("created_at")
     return {
         "canonical_name": key(document),
@@ -89,19 +90,19 @@ def fields(document: Document) -> Document:
 
 
 def apply(users: Collection[Document], changes: dict[ObjectId, Document]) -> None:
-    """Set what was planned, for those that nobody has migrated meanwhile. Raises pymongo's errors."""
-    for user_id, given in changes.items():
-        users.update_one({"_id": user_id, "canonical_name": None}, {"$set": given})
+    """Write the planned changes, except for users migrated meanwhile. Raises pymongo's errors."""
+    for user_id, new_fields in changes.items():
+        users.update_one({"_id": user_id, "canonical_name": None}, {"$set": new_fields})
 
 
 def main() -> int:
-    """Plan, tell, and carry out if asked to."""
+    """Plan the migration, apply it if requested, and print the result. Return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tools.migrate_flask_users", description=__doc__)
     parser.add_argument("--apply", action="store_true", help="write to the database")
     options = parser.parse_args()
     try:
         uri = load().MONGO_URI
-        with MongoClient[Document](uri, timeoutMS=AWAY_MILLISECONDS, w="majority", tz_aware=True) as client:
+        with MongoClient[Document](uri, timeoutMS=DATABASE_TIMEOUT_MILLISECONDS, w="majority", tz_aware=True) as client:
             users = client.get_default_database(DEFAULT_NAME)["users"]
             planned = plan(users)
             if options.apply:
@@ -115,11 +116,11 @@ def main() -> int:
     for line in planned.problems:
         print(line, file=sys.stderr)
     verb = "migrated" if options.apply else "to migrate"
-    print(f"{len(planned.changes)} {verb}, {planned.done} need nothing, {len(planned.problems)} left as they are")
+    print(f"{len(planned.changes)} {verb}, {planned.done} already migrated, {len(planned.problems)} skipped")
     if not options.apply:
-        print("Nothing was written: --apply does that")
+        print("Nothing was written. Use --apply to write the changes")
     if planned.problems:
-        print("Rename or remove those first: the service needs every user's name to be one of a kind", file=sys.stderr)
+        print("Rename or remove these users first: the service requires unique usernames", file=sys.stderr)
     return 1 if planned.problems else 0
 
 

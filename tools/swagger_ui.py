@@ -1,6 +1,6 @@
-"""Renew the Swagger UI that is served at /docs: python -m tools.swagger_ui [VERSION]; needs npm.
+"""Update the Swagger UI that is served at /docs: python -m tools.swagger_ui [VERSION]; needs npm.
 
-No package on PyPI carries a recent one without a web framework beside it. The files are npm's, byte for byte.
+No package on PyPI has a recent Swagger UI without a web framework. The files are copied from npm without changes.
 """
 
 import argparse
@@ -13,20 +13,20 @@ import tempfile
 from pathlib import Path
 
 PACKAGE = "swagger-ui-dist"
-FOLDER = Path(__file__).parent.parent / "app" / "docs" / "swagger_ui"
+FOLDER = Path(__file__).parent.parent / "app" / "openapi" / "swagger_ui"
 FILES = ["swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png", "LICENSE", "NOTICE"]
 MANIFEST = "manifest.json"
 
 
 def fetch(version: str, into: Path) -> Path:
-    """Download a version, whose integrity npm verifies, and return the archive. Raises CalledProcessError."""
+    """Download a version and return the archive. npm verifies its integrity. Raises CalledProcessError."""
     command = ["npm", "pack", "--silent", "--pack-destination", str(into), f"{PACKAGE}@{version}"]
     packed = subprocess.run(command, check=True, capture_output=True, text=True)
     return into / packed.stdout.strip()
 
 
-def renew(archive: Path) -> str:
-    """Replace the files by the archive's, write down what they are, and return their version."""
+def install(archive: Path) -> str:
+    """Replace the files by those in the archive, write the manifest, and return the version."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     digests = {}
     with tarfile.open(archive) as packed:
@@ -47,20 +47,21 @@ def renew(archive: Path) -> str:
 
 
 def main() -> int:
-    """Fetch and replace."""
+    """Download and replace the files. Return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tools.swagger_ui", description=__doc__)
-    parser.add_argument("version", nargs="?", default="latest", help="which version; the latest if none is named")
+    parser.add_argument("version", nargs="?", default="latest", help="the version to install; default: the latest")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            version = renew(fetch(options.version, Path(folder)))
+            version = install(fetch(options.version, Path(folder)))
         except FileNotFoundError:
-            print("swagger_ui: npm is needed: apt-get install npm", file=sys.stderr)
+            print("swagger_ui: npm is missing: apt-get install npm", file=sys.stderr)
             return 1
         except subprocess.CalledProcessError as error:
-            print(f"swagger_ui: npm cannot fetch {PACKAGE}@{options.version}: {error.stderr.strip()}", file=sys.stderr)
+            reason = error.stderr.strip()
+            print(f"swagger_ui: npm cannot download {PACKAGE}@{options.version}: {reason}", file=sys.stderr)
             return 1
-    print(f"{PACKAGE} {version} is in {FOLDER}; run scripts/test browser")
+    print(f"Installed {PACKAGE} {version} in {FOLDER}; now run scripts/test browser")
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from limits.aio.storage import MemoryStorage
 from pymongo import IndexModel
 
-from app.models.collection import Collection
+from app.database.collection import Collection
 
 INDEXES = [IndexModel("ends", expireAfterSeconds=0)]
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 from bson import Timestamp
 from pymongo import DESCENDING, IndexModel
 
-from app.models.collection import Collection, Document
+from app.database.collection import Collection, Document
 from app.models.users import Access, User
 
 # An ended session is kept until no access token of it can be alive: an hour is the longest that

@@ -8,10 +8,11 @@ from typing import Any, Self, TypedDict, Unpack
 from bson import ObjectId
 from bson.errors import InvalidId
 from pymongo import IndexModel
+from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from app.models.collection import Collection, Document
-from app.models.lock import Lock
+from app.database.collection import Collection, Document
+from app.database.lock import Lock
 
 ENDING_PAGE = 100
 NETWORKS_REMEMBERED = 5
@@ -34,6 +35,9 @@ INDEXES = [
 
 # Whoever another program has put there without the name under which all spellings are one.
 UNKNOWN = {"canonical_name": None}
+NOT_MIGRATED = (
+    "the users are the Flask predecessor's: python -m tools.migrate_flask_users moves them, see docs/deploy.md"
+)
 PRESENT = {"canonical_name": {"$ne": None}, "deleted": None}
 
 
@@ -131,6 +135,11 @@ def _key(user_id: str) -> ObjectId | None:
         return ObjectId(user_id)
     except InvalidId:
         return None
+
+
+def objection(database: Database[Any]) -> str | None:
+    """Say why the users of this database cannot be served, or None."""
+    return NOT_MIGRATED if database["users"].find_one(UNKNOWN, {"_id": 1}) else None
 
 
 class Users:

@@ -12,7 +12,7 @@ import jwt
 from jwt.algorithms import HMACAlgorithm
 from pydantic import BaseModel, ConfigDict
 
-from app.bodies import without_duplicates
+from app.http.bodies import without_duplicates
 
 ALGORITHM = "HS256"
 TYPE = "at+jwt"

@@ -8,7 +8,7 @@ import sanic_jwt
 from sanic import HTTPResponse, Request, Sanic
 from sanic_jwt.configuration import ConfigItem
 
-from app.errors import insufficient_scope, problem_response, token_refused, unauthorized, unavailable
+from app.http.problems import insufficient_scope, problem_response, token_refused, unauthorized, unavailable
 from app.security.access_tokens import AccessTokens, Claims, InvalidAccessToken
 from app.security.revocations import Revocations
 

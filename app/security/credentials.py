@@ -3,8 +3,8 @@
 import asyncio
 
 from app.background import shielded
-from app.caller import network
-from app.errors import Problem, token_refused, wrong_credentials
+from app.http.client import network
+from app.http.problems import Problem, token_refused, wrong_credentials
 from app.logs import audit
 from app.models.users import User, Users
 from app.security.passwords import Passwords

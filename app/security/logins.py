@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any, TypeVar, Unpack
 
 from app.background import shielded
-from app.errors import token_refused, wrong_credentials
+from app.http.problems import token_refused, wrong_credentials
 from app.logs import audit
 from app.models.sessions import Client, LiveSession, Session, SessionOver, Sessions, TokenReused
 from app.models.users import Access, ChangedMeanwhile, Changes, User, UsernameTaken, Users
-from app.schemas import Tokens
+from app.schemas.auth import Tokens
 from app.security.access_tokens import AccessTokens, Claims
 from app.security.refresh_tokens import InvalidRefreshToken, RefreshTokens
 from app.security.revocations import Revocations

@@ -14,7 +14,7 @@ from passlib.context import CryptContext
 from passlib.exc import UnknownHashError
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-from app.errors import unavailable, unprocessable
+from app.http.problems import unavailable, unprocessable
 
 # OWASP Password Storage Cheat Sheet (2026-08): Argon2id with 19 MiB, two passes, one lane.
 # pbkdf2_sha256 is what the database of a Flask predecessor holds; it verifies, and is replaced.

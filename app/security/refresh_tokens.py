@@ -10,7 +10,7 @@ import hmac
 import re
 from collections.abc import Sequence
 
-from app.schemas import SESSION_ID
+from app.schemas.auth import SESSION_ID
 
 PURPOSE = b"sanic-api-demo refresh token 1"  # binds the derived key to this use, apart from access tokens
 FORM = re.compile(rf"({SESSION_ID})\.(0|[1-9][0-9]{{0,9}})\.([A-Za-z0-9_-]{{43}})", re.ASCII)

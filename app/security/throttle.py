@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from limits import RateLimitItem, parse
 
 from app.background import shielded
-from app.errors import Problem, too_many_requests
+from app.http.problems import Problem, too_many_requests
 from app.models.attempts import Attempts
 from app.models.users import canonical
 

@@ -5,13 +5,14 @@ from dataclasses import asdict
 from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
 
-from app.answers import nothing
-from app.bodies import read, write
-from app.caller import address
 from app.context import Request, begin, claims, client
-from app.docs import describe
-from app.errors import not_found, token_refused
-from app.schemas import SESSION_ID, Credentials, Refresh, SessionOut, SessionsOut, Tokens, UserOut, VerifiedOut
+from app.http.bodies import read, write
+from app.http.client import address
+from app.http.problems import not_found, token_refused
+from app.http.responses import nothing
+from app.openapi.description import describe
+from app.schemas.auth import SESSION_ID, Credentials, Refresh, SessionOut, SessionsOut, Tokens, VerifiedOut
+from app.schemas.users import UserOut
 from app.security.authentication import protected
 
 blueprint = Blueprint("auth", url_prefix="/auth")

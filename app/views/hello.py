@@ -3,10 +3,10 @@
 from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
 
-from app.answers import answer
 from app.context import Request
-from app.docs import describe
-from app.schemas import Greeting
+from app.http.responses import answer
+from app.openapi.description import describe
+from app.schemas.hello import Greeting
 from app.security.authentication import protected
 
 blueprint = Blueprint("tests", url_prefix="/tests")

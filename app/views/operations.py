@@ -6,13 +6,13 @@ from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
 
 from app import metrics
-from app.answers import answer
-from app.bodies import write
 from app.context import Request, begin
-from app.docs import describe
-from app.errors import unavailable
-from app.processes import draining
-from app.schemas import Health
+from app.http.bodies import write
+from app.http.problems import unavailable
+from app.http.responses import answer
+from app.openapi.description import describe
+from app.schemas.operations import Health
+from app.server.supervisor import draining
 
 blueprint = Blueprint("operations")
 blueprint.on_request(begin)

@@ -7,21 +7,21 @@ from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
 from sanic_jwt import scoped
 
-from app.answers import nothing
-from app.bodies import read, read_query, write
-from app.caller import address, network
 from app.context import Request, begin, claims, client
-from app.docs import describe
-from app.errors import Problem, conflict, insufficient_scope, not_found, token_refused
+from app.http.bodies import read, read_query, write
+from app.http.client import address, network
+from app.http.problems import Problem, conflict, insufficient_scope, not_found, token_refused
+from app.http.responses import nothing
 from app.models.users import Access, ChangedMeanwhile, LastAdmin, User, UsernameTaken
-from app.schemas import (
+from app.openapi.description import describe
+from app.schemas.auth import Tokens
+from app.schemas.users import (
     USER_ID,
     Deletion,
     PageQuery,
     PasswordChange,
     Registered,
     Registration,
-    Tokens,
     UserChange,
     UserOut,
     UsersOut,

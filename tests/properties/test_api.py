@@ -20,7 +20,7 @@ from schemathesis.schemas import BaseSchema
 
 from app.models.sessions import Client
 from app.models.users import Access, User
-from app.schemas import Tokens
+from app.schemas.auth import Tokens
 from config import Config
 from tests.conftest import PASSWORD, Service
 from tests.properties import repeatable

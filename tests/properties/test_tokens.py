@@ -13,9 +13,10 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from sanic.compat import Header
 
-from app.bodies import read
-from app.errors import Problem
-from app.schemas import Body, Credentials, Deletion, PasswordChange, Refresh, Registration, UserChange
+from app.http.bodies import Body, read
+from app.http.problems import Problem
+from app.schemas.auth import Credentials, Refresh
+from app.schemas.users import Deletion, PasswordChange, Registration, UserChange
 from app.security.access_tokens import AccessTokens, Claims, InvalidAccessToken, key_id
 from app.security.refresh_tokens import InvalidRefreshToken, RefreshTokens
 from config import Config, ConfigurationError, load

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
-from app.schemas import ProblemOut
+from app.http.problems import ProblemOut
 
 TOKEN = ("token_missing", "token_expired", "token_invalid", "session_ended", "revocations_stale")
 BODY = ("malformed_json", "not_an_object", "invalid_fields", "payload_too_large", "unsupported_media_type")

@@ -1,21 +1,19 @@
-"""Sanic's connections, with what it lacks: a limit on slow requests, and what every answer takes along as it leaves."""
+"""Requests and answers of a connection, with what Sanic lacks: strict heads and framing, headers on every answer."""
 
 # mypy: allow-untyped-calls
 # (Sanic's protocol has no types.)
 
-import math
 import re
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import NoReturn
 
-from sanic.exceptions import BadRequest, RequestTimeout
+from sanic.exceptions import BadRequest
 from sanic.helpers import STATUS_CODES
 from sanic.http import Http
 from sanic.http.constants import Stage
-from sanic.server.protocols.http_protocol import HttpProtocol
 
-from app.answers import HEADERS, Answer
-from app.caller import request_id
+from app.http.client import request_id
+from app.http.responses import HEADERS, Answer
 from app.logs import access
 from app.metrics import requests
 
@@ -88,39 +86,3 @@ class Exchange(Http):
 
     def log_response(self) -> None:
         """Leave it: that line is written above."""
-
-
-class Protocol(HttpProtocol):
-    """A connection with a limit on how long one request may take to arrive, header and body together.
-
-    Sanic's timeouts start anew with each byte. This looks when Sanic looks after those, a few times a minute,
-    and does nothing for a request itself: REQUEST_ARRIVAL_SECONDS may be exceeded by two such intervals.
-    """
-
-    HTTP_CLASS = Exchange
-    __slots__ = ("_arriving", "_since")
-
-    def check_timeouts(self) -> None:
-        """End a request that has been arriving for too long; look after all other timeouts."""
-        if self._task and self._late():
-            self._http.exception = RequestTimeout("Request Timeout")
-            self._task.cancel()
-        else:
-            super().check_timeouts()
-
-    def _late(self) -> bool:
-        arriving = self._number()
-        if arriving != getattr(self, "_arriving", 0):
-            self._arriving, self._since = arriving, monotonic()
-        limit: float = self.app.config.REQUEST_ARRIVAL_SECONDS
-        return monotonic() - self._since > (math.inf if arriving is None else limit)
-
-    def _number(self) -> int | None:
-        """Return which of the connection's requests is arriving now, or None."""
-        count: int = self.state["requests_count"]  # of complete headers
-        if self._http.stage is Stage.REQUEST:
-            return count + 1
-        return count if self._http.stage is Stage.HANDLER and self._http.request_body else None
-
-    def log_disconnect(self) -> None:
-        """Leave it: a request that was answered has its line, and one that was not is the client's affair."""

@@ -3,17 +3,23 @@
 import json
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from sanic import HTTPResponse, Request
 
-from app.answers import answer
-from app.errors import Problem, unprocessable
+from app.http.problems import Problem, unprocessable
+from app.http.responses import answer
 
 ERRORS_TOLD = 20
 UNKNOWN = "Extra inputs are not permitted"
 FIELD_NAME_LENGTH = 64  # how much of an unknown field's name an answer repeats
 
 S = TypeVar("S", bound=BaseModel)
+
+
+class Body(BaseModel):
+    """What a client sends. Types are exact and unknown fields refused, so nothing slips in beside them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 def read(request: Request[Any, Any], shape: type[S]) -> S:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pymongo import ASCENDING, IndexModel, ReturnDocument
 from pymongo.errors import NetworkTimeout, OperationFailure
 
-from app.failures import Unprepared
+from app.database.failures import Unprepared
 
 Document = dict[str, Any]
 Filter = Mapping[str, Any]

@@ -11,8 +11,10 @@ from pydantic import BaseModel, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from sanic import Sanic
 
-from app import schemas
-from app.docs import refusals
+from app.http.bodies import Body
+from app.http.problems import ProblemOut
+from app.openapi import refusals
+from app.schemas import auth, hello, operations, users
 
 TITLE = "sanic_api_demo"
 VERSION = "1.0.0"
@@ -33,25 +35,25 @@ TAGS = {
     "operations": ("Operations", "What those who run the service ask it."),
 }
 SCHEMAS: list[type[BaseModel]] = [
-    schemas.Registration,
-    schemas.Credentials,
-    schemas.Refresh,
-    schemas.PasswordChange,
-    schemas.Deletion,
-    schemas.UserChange,
-    schemas.UserOut,
-    schemas.UsersOut,
-    schemas.SessionsOut,
-    schemas.Tokens,
-    schemas.Registered,
-    schemas.VerifiedOut,
-    schemas.Greeting,
-    schemas.Health,
-    schemas.ProblemOut,
+    users.Registration,
+    auth.Credentials,
+    auth.Refresh,
+    users.PasswordChange,
+    users.Deletion,
+    users.UserChange,
+    users.UserOut,
+    users.UsersOut,
+    auth.SessionsOut,
+    auth.Tokens,
+    users.Registered,
+    auth.VerifiedOut,
+    hello.Greeting,
+    operations.Health,
+    ProblemOut,
 ]
 PATH_PARAMETERS: dict[str, Any] = {
-    "user_id": Annotated[schemas.UserId, Field(examples=["6744a1b2c3d4e5f60718293a"])],
-    "session_id": Annotated[schemas.SessionId, Field(examples=["q3Zk1h0bTn2mXw8uYr5LdA"])],
+    "user_id": Annotated[users.UserId, Field(examples=["6744a1b2c3d4e5f60718293a"])],
+    "session_id": Annotated[auth.SessionId, Field(examples=["q3Zk1h0bTn2mXw8uYr5LdA"])],
 }
 
 Document = dict[str, Any]
@@ -167,7 +169,7 @@ def _shapes() -> dict[str, Document]:
         schema = shape.model_json_schema(
             ref_template="#/components/schemas/{model}",
             schema_generator=Dialect,
-            mode="validation" if issubclass(shape, schemas.Body) else "serialization",
+            mode="validation" if issubclass(shape, Body) else "serialization",
         )
         shapes |= {**schema.pop("$defs", {}), shape.__name__: schema}
     return shapes

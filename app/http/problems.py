@@ -6,14 +6,15 @@ from asyncio import CancelledError
 from http import HTTPStatus
 from typing import Any
 
+from pydantic import BaseModel, Field
 from sanic import HTTPResponse, Request
 from sanic.exceptions import SanicException
 from sanic.handlers import ErrorHandler
 from sanic.log import error_logger
 
-from app.answers import answer
-from app.caller import request_id
-from app.failures import is_away, trouble
+from app.database.failures import is_away, trouble
+from app.http.client import request_id
+from app.http.responses import answer
 
 RETRY_SECONDS = 2
 BEARER = 'Bearer realm="api"'
@@ -31,6 +32,25 @@ FRAMEWORK: dict[int, tuple[str, str]] = {
     500: ("internal_error", "Something went wrong here. It has been logged under the request id."),
     503: ("unavailable", "The service could not answer in time. Please try again."),
 }
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field."""
+
+    field: str
+    message: str
+
+
+class ProblemOut(BaseModel):
+    """Every error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="Stable, for programs.")
+    request_id: str
+    errors: list[FieldError] | None = None  # left out if there are none
 
 
 class Problem(SanicException):

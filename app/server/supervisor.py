@@ -26,8 +26,9 @@ from sanic.worker.constants import ProcessState
 from sanic.worker.manager import MonitorCycle, WorkerManager
 from sanic.worker.process import WorkerProcess
 
-from app import metrics, orphans
-from app.connections import Protocol
+from app import metrics
+from app.server import orphans
+from app.server.slow_requests import Protocol
 
 RELOADER = "Sanic-Reloader-0"  # the name of the process that looks for changed files
 SAME_SIGNAL_SECONDS = 0.5

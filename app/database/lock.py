@@ -8,7 +8,7 @@ from datetime import datetime
 
 from pymongo.errors import DuplicateKeyError, NetworkTimeout
 
-from app.models.collection import Collection, in_time
+from app.database.collection import Collection, in_time
 
 RETRY_SECONDS = 0.02
 

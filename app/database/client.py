@@ -1,25 +1,23 @@
 """Open, ping and close MongoDB, and say whether it can ever serve; the only module that imports Motor."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pymongo
+import pymongo.database
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import IndexModel
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
+from app.database.collection import Collection, in_time
 from app.metrics import mongo_commands
-from app.models import attempts, sessions, users
-from app.models.collection import Collection, in_time
 
 CLOSE_SECONDS = 0.5
 DEFAULT_NAME = "sanic_api_demo"
 WRONG_CREDENTIALS = {13, 18}  # the server's error codes Unauthorized and AuthenticationFailed
-NOT_MIGRATED = (
-    "the users are the Flask predecessor's: python -m tools.migrate_flask_users moves them, see docs/deploy.md"
-)
 
 
 class Outcomes(CommandListener):
@@ -61,22 +59,14 @@ class Database:
             event_listeners=[Outcomes()],
         )
         self._database = self._client.get_default_database(DEFAULT_NAME)
+        self.collections: dict[str, Collection] = {}
 
-    def users(self) -> Collection:
-        """Return the collection of users."""
-        return self._collection("users", users.INDEXES)
-
-    def sessions(self) -> Collection:
-        """Return the collection of sessions."""
-        return self._collection("sessions", sessions.INDEXES)
-
-    def locks(self) -> Collection:
-        """Return the collection of locks."""
-        return self._collection("locks", [])
-
-    def attempts(self) -> Collection:
-        """Return the collection of counted attempts."""
-        return self._collection("attempts", attempts.INDEXES)
+    def collection(self, name: str, indexes: Sequence[IndexModel] = ()) -> Collection:
+        """Return a collection, with the indexes that it must have before anything is inserted."""
+        options: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
+        collection = Collection(self._database.get_collection(name, codec_options=options), indexes, self._seconds)
+        self.collections[name] = collection
+        return collection
 
     async def ping(self) -> None:
         """Ask the primary for a sign of life. Raises pymongo's errors."""
@@ -91,18 +81,18 @@ class Database:
 
         await asyncio.to_thread(close)
 
-    def _collection(self, name: str, indexes: Any) -> Collection:
-        options: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
-        return Collection(self._database.get_collection(name, codec_options=options), indexes, self._seconds)
 
+def objection(
+    uri: str, *, timeout_seconds: float, inspect: Callable[[pymongo.database.Database[Any]], str | None]
+) -> str | None:
+    """Say why this database can never serve, or None: also when it is away, for then it may yet come.
 
-def objection(uri: str, *, timeout_seconds: float) -> str | None:
-    """Say why this database can never serve, or None: also when it is away, for then it may yet come."""
+    `inspect` looks at what it holds, and says why that cannot be served.
+    """
     milliseconds = int(timeout_seconds * 1000)
     try:
         with pymongo.MongoClient[Any](uri, timeoutMS=milliseconds, serverSelectionTimeoutMS=milliseconds) as client:
-            if client.get_default_database(DEFAULT_NAME)["users"].find_one(users.UNKNOWN, {"_id": 1}):
-                return NOT_MIGRATED
+            return inspect(client.get_default_database(DEFAULT_NAME))
     except OperationFailure as error:
         if error.code in WRONG_CREDENTIALS:
             return "the database refuses this user name and password"

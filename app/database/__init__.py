@@ -1,0 +1,1 @@
+"""Database toolkit: MongoDB with a time limit on every call. Knows no model."""

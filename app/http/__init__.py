@@ -1,0 +1,1 @@
+"""HTTP toolkit: read requests, write responses and problems."""

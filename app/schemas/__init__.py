@@ -1,0 +1,1 @@
+"""Shapes on the wire: one module for each module of views."""

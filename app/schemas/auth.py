@@ -1,0 +1,66 @@
+"""Shapes of logins, tokens and sessions."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, StringConstraints
+
+from app.http.bodies import Body
+from app.schemas.passwords import Password
+
+SESSION_ID = "[A-Za-z0-9_-]{22}"
+SessionId = Annotated[str, StringConstraints(pattern=f"^{SESSION_ID}$")]
+EXAMPLE_REFRESH_TOKEN = "q3Zk1h0bTn2mXw8uYr5LdA.0.hVn7vD0p6k3Ew1bQ2cX9sLrT4yUzGmJfKaHdNiOeP8Y"
+
+
+class Credentials(Body):
+    """A login. A name that breaks the rules is only an unknown one."""
+
+    username: Annotated[str, Field(max_length=256, examples=["alice"])]
+    password: Password
+
+
+class Refresh(Body):
+    """A refresh token to be exchanged."""
+
+    refresh_token: Annotated[str, Field(max_length=512, examples=[EXAMPLE_REFRESH_TOKEN])]
+
+
+class Tokens(BaseModel):
+    """An access token and the refresh token that follows it."""
+
+    access_token: str = Field(examples=["eyJhbGciOiJIUzI1NiIsImtpZCI6IjdkYjYiLCJ0eXAiOiJhdCtqd3QifQ.eyJzdWIi..."])
+    refresh_token: str = Field(examples=[EXAMPLE_REFRESH_TOKEN])
+    token_type: Literal["Bearer"] = "Bearer"
+    expires_in: int = Field(description="Seconds until the access token expires.", examples=[900])
+
+
+class VerifiedOut(BaseModel):
+    """The claims of a token that holds."""
+
+    valid: Literal[True] = True
+    sub: str
+    sid: str
+    jti: str
+    iat: int
+    exp: int
+    iss: str
+    aud: str
+    scopes: list[str]
+
+
+class SessionOut(BaseModel):
+    """A session as its user sees it."""
+
+    id: str = Field(examples=["q3Zk1h0bTn2mXw8uYr5LdA"])
+    created_at: datetime
+    refreshed_at: datetime
+    address: str = Field(examples=["203.0.113.7"])
+    user_agent: str = Field(examples=["Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"])
+    current: bool = Field(description="Whether it is the session of the access token that asks.")
+
+
+class SessionsOut(BaseModel):
+    """The sessions that go on."""
+
+    sessions: list[SessionOut]

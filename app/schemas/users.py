@@ -1,0 +1,105 @@
+"""Shapes of users and their administration."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.http.bodies import Body
+from app.models.users import User
+from app.schemas.auth import Tokens
+from app.schemas.passwords import Password
+
+USERNAME = "^[A-Za-z0-9._-]{3,64}$"
+Username = Annotated[str, StringConstraints(pattern=USERNAME), Field(examples=["alice"])]
+USER_ID = "[0-9a-f]{24}"
+UserId = Annotated[str, StringConstraints(pattern=f"^{USER_ID}$")]
+AccessName = Literal["guest", "user", "admin"]
+
+
+class Registration(Body):
+    """A new user."""
+
+    username: Username
+    password: Password
+
+
+class PasswordChange(Body):
+    """A new password, and the one it replaces."""
+
+    current_password: Password
+    new_password: Annotated[Password, Field(examples=["a quite different sentence"])]
+
+
+class Deletion(Body):
+    """The password once more, so that nobody else deletes the account."""
+
+    current_password: Password
+
+
+class UserChange(Body):
+    """What an administrator changes: one of the two at least."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    # None says that it was not given; null is refused.
+    access: Annotated[AccessName | None, Field(examples=["user"])] = None
+    disabled: Annotated[bool | None, Field(examples=[False])] = None
+
+    @field_validator("access", "disabled")
+    @classmethod
+    def _not_null(cls, given: Any) -> Any:
+        if given is None:
+            raise PydanticCustomError("null", "Input should not be null")
+        return given
+
+    @model_validator(mode="after")
+    def _something_is_given(self) -> Self:
+        if not self.model_fields_set:
+            raise PydanticCustomError("missing", "access or disabled must be given")
+        return self
+
+
+class PageQuery(BaseModel):
+    """Which page of a list."""
+
+    after: UserId | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+
+
+class UserOut(BaseModel):
+    """A user as clients see it."""
+
+    id: str = Field(examples=["6744a1b2c3d4e5f60718293a"])
+    username: str = Field(examples=["alice"])
+    access: AccessName = Field(examples=["user"])
+    disabled: bool = Field(examples=[False])
+    created_at: datetime
+
+    @classmethod
+    def of(cls, user: User) -> Self:
+        """Show what may be shown of a user; never the hash."""
+        return cls(
+            id=user.id,
+            username=user.username,
+            access=user.access.name.lower(),
+            disabled=user.disabled,
+            created_at=user.created_at,
+        )
+
+
+class UsersOut(BaseModel):
+    """A page of users."""
+
+    users: list[UserOut]
+    next: str | None = Field(
+        description="Where the next page begins: give it as `after`. Null on the last page.",
+        examples=["6744a1b2c3d4e5f60718293a"],
+    )
+
+
+class Registered(Tokens):
+    """The tokens of a first login, and the user."""
+
+    user: UserOut

@@ -1,0 +1,1 @@
+"""Server toolkit: Sanic's processes and connections."""
