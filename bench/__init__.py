@@ -1,1 +1,1 @@
-"""Measure this service and its peers side by side; scripts/bench runs it, bench/README.md explains it."""
+"""Benchmarks of this service and its peers: scripts/bench runs them, bench/README.md explains them."""

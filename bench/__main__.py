@@ -1,4 +1,4 @@
-"""The command behind scripts/bench: choose experiments, run them one after another, print and write the results."""
+"""The scripts/bench command: run the chosen experiments in sequence, then print and write the results."""
 
 import argparse
 import secrets
@@ -20,7 +20,7 @@ from bench.experiments import ended_sessions, memory, refreshes, tail, throughpu
 from bench.machine import BenchFailed
 from bench.results import Results
 from bench.scale import FULL, QUICK, Scale
-from bench.tokens import Mint
+from bench.tokens import TokenSigner
 from tools.local_mongo import LocalMongo, MongoFailed
 
 EXPERIMENTS: dict[str, ModuleType] = {
@@ -36,7 +36,7 @@ INTERRUPTED = 130
 
 
 def main() -> int:
-    """Run what was asked for. Return the exit code."""
+    """Run the chosen experiments. Return the exit code."""
     options = _options()
     chosen = options.only or list(EXPERIMENTS)
     scale = QUICK if options.quick else FULL
@@ -59,9 +59,13 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two minutes: fewer rounds, less data; only printed")
+    parser.add_argument("--quick", action="store_true", help="two minutes: fewer rounds, less data, no files")
     parser.add_argument(
-        "--only", action="append", choices=EXPERIMENTS, metavar="NAME", help=f"one of: {', '.join(EXPERIMENTS)}"
+        "--only",
+        action="append",
+        choices=EXPERIMENTS,
+        metavar="NAME",
+        help=f"run this experiment only; can be repeated; one of: {', '.join(EXPERIMENTS)}",
     )
     parser.add_argument("--output", type=Path, help="write results.md and results.svg into this folder")
     return parser.parse_args()
@@ -75,7 +79,7 @@ def _measure(scale: Scale, chosen: Sequence[str]) -> Results:
         TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name,
         _mongo(Path(name) / "mongodb") as mongo,
     ):
-        bench = Bench(scale, Path(name), mongo, key, Mint(key), step, Results())
+        bench = Bench(scale, Path(name), mongo, key, TokenSigner(key), step, Results())
         for experiment in chosen:
             EXPERIMENTS[experiment].run(bench)
         return bench.results

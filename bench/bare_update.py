@@ -1,7 +1,7 @@
-"""The conditional update of a refresh through Motor and nothing else, as fast as one process can.
+"""Measure the conditional update of a refresh through Motor alone, as fast as one process can run it.
 
-Run as `python -m bench.bare_update FILE SECONDS CONCURRENCY` on APP_MONGO_URI; the file has a session's id in each
-line. Prints the updates and the seconds as JSON.
+Run `python -m bench.bare_update FILE SECONDS CONCURRENCY` with APP_MONGO_URI set. Each line of the file is a session
+id. The command prints the number of updates and the seconds as JSON.
 """
 
 import asyncio
@@ -24,24 +24,24 @@ DAY_SECONDS = 24 * 3600
 
 
 class Recorder:
-    """Stands where the collection is, and keeps what it is asked to do."""
+    """A stand-in for the collection that records the query and the update."""
 
     query: dict[str, Any]
     update: list[dict[str, Any]]
 
     async def find_one_and_update(self, query: dict[str, Any], update: list[dict[str, Any]]) -> None:
-        """Keep the call."""
+        """Record the call."""
         self.query, self.update = query, update
 
     async def find_one(self, *_: object) -> None:
-        """Find nothing."""
+        """Return None, as for a missing document."""
 
 
-async def shape() -> Recorder:
-    """Return what the service asks the database for a refresh, so that here the same is asked."""
+async def record_rotation() -> Recorder:
+    """Record the query and the update of the service's refresh, to measure exactly these."""
     recorder = Recorder()
     sessions = Sessions(
-        recorder,  # type: ignore[arg-type]  # as much of a collection as is called
+        recorder,  # type: ignore[arg-type]  # it has all methods that are called
         idle_seconds=14 * DAY_SECONDS,
         absolute_seconds=30 * DAY_SECONDS,
         grace_seconds=10,
@@ -52,8 +52,11 @@ async def shape() -> Recorder:
 
 
 async def measure(ids: list[str], seconds: float, concurrency: int) -> tuple[int, float]:
-    """Update the sessions in turn, so many at a time; return how many updates were made, and the seconds."""
-    asked = await shape()
+    """Update the sessions in turn and return the number of updates and the seconds.
+
+    `concurrency` is the number of updates at the same time.
+    """
+    recorded = await record_rotation()
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
         os.environ["APP_MONGO_URI"], w="majority", tz_aware=True
     )
@@ -62,21 +65,21 @@ async def measure(ids: list[str], seconds: float, concurrency: int) -> tuple[int
     updates = 0
     began = time.perf_counter()
 
-    async def update_again_and_again() -> None:
+    async def update_repeatedly() -> None:
         nonlocal updates
         while time.perf_counter() - began < seconds:
             id_, counter = due.popleft()
-            query = {**asked.query, "_id": id_, "counter": counter}
-            moved = await collection.find_one_and_update(query, asked.update, return_document=ReturnDocument.AFTER)
-            due.append((id_, moved["counter"]))
+            query = {**recorded.query, "_id": id_, "counter": counter}
+            updated = await collection.find_one_and_update(query, recorded.update, return_document=ReturnDocument.AFTER)
+            due.append((id_, updated["counter"]))
             updates += 1
 
-    await asyncio.gather(*(update_again_and_again() for _ in range(concurrency)))
+    await asyncio.gather(*(update_repeatedly() for _ in range(concurrency)))
     return updates, time.perf_counter() - began
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the measurement and print the result."""
     file, seconds, concurrency = sys.argv[1:]
     ids = Path(file).read_text().split()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

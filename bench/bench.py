@@ -1,4 +1,4 @@
-"""What every experiment works with: the machine's MongoDB, the key, the tokens, and a way to say how far it is."""
+"""The context that all experiments share: MongoDB, the key, the tokens, the progress callback and the results."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -9,41 +9,41 @@ from bench.load import Load, Outcome
 from bench.results import Results
 from bench.scale import Scale
 from bench.servers import Contender, Server
-from bench.tokens import ROTATION, Mint, write
+from bench.tokens import ROTATION, TokenSigner, write
 from tools.local_mongo import LocalMongo
 
 
-def in_turn(names: Iterable[str], round_number: int) -> list[str]:
-    """Return the names, every other round the other way round, so that none is always the first."""
+def alternate(names: Iterable[str], round_number: int) -> list[str]:
+    """Return the names, reversed in every second round, so that none is always first."""
     ordered = list(names)
     return ordered[::-1] if round_number % 2 else ordered
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One run."""
+    """The context of one run."""
 
     scale: Scale
-    folder: Path  # for logs and tokens; gone afterwards
+    folder: Path  # for logs and tokens; deleted after the run
     mongo: LocalMongo
     key: str = field(repr=False)
-    mint: Mint
-    step: Callable[[str], None]  # say what comes next
+    signer: TokenSigner
+    step: Callable[[str], None]  # reports the next step
     results: Results
 
     def mongo_uri(self, database: str) -> str:
-        """Return the connection string of a database of the experiment's own."""
+        """Return the connection string of an experiment's database."""
         return f"mongodb://{self.mongo.address}/{database}"
 
     def service(self, database: str, name: str = contenders.OURS) -> Contender:
-        """Describe this service on a database of the experiment's own."""
+        """Describe this service with an experiment's database."""
         return contenders.service(self.key, self.mongo_uri(database), name=name)
 
     def rotation(self) -> tuple[list[str], Path]:
-        """Return a thousand tokens of this service, and the file that holds them."""
-        tokens = self.mint.several(ROTATION)
+        """Return 1,000 tokens of this service, and the file that contains them."""
+        tokens = self.signer.sign_many(ROTATION)
         return tokens, write(self.folder / "rotation", tokens)
 
     def burst(self, server: Server, file: Path) -> Outcome:
-        """Ask for the secret with the file's tokens in turn, for as long as a burst of a pair lasts."""
+        """Request the secret with the file's tokens in rotation, for `pair_burst_seconds`."""
         return load.apply(server, Load("/tests/secret", self.scale.pair_burst_seconds, lines="token", file=file))

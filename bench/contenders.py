@@ -1,4 +1,4 @@
-"""Who takes part: this service as in production, its peers, and how each is started."""
+"""The servers to compare: this service as in production and its peers, with their start commands."""
 
 import os
 from pathlib import Path
@@ -11,16 +11,16 @@ CEILING = "Sanic's ceiling"
 SANIC_JWT = "Sanic + sanic-jwt"
 BLACKSHEEP, LITESTAR, FASTAPI, FLASK = "BlackSheep", "Litestar", "FastAPI", "Flask"
 
-ACCESS_TOKEN_SECONDS = 3600  # longer than a run; what a token's life is makes no request faster
+ACCESS_TOKEN_SECONDS = 3600  # longer than a run; the lifetime of a token does not affect the speed of requests
 
 
 def service(
     key: str, mongo_uri: str, *, name: str = OURS, workers: int = 1, cores: str = str(SERVER_CORE)
 ) -> Contender:
-    """Describe this service as in production: Sanic's command line, the environment's settings.
+    """Describe this service as in production: Sanic's command line, settings from the environment.
 
-    What differs does not touch a measured request: tokens that outlive the run, a throttle that lets one address
-    make all the load, a stop without a drain.
+    Three settings differ, and do not affect a measured request: access tokens outlive the run, the throttle allows one
+    address to make all the load, and the service stops without a drain.
     """
     return Contender(
         name,
@@ -39,7 +39,7 @@ def service(
 
 
 def peers(key: str) -> list[Contender]:
-    """Describe the peers, one worker each, without access logs."""
+    """Describe the peers, each with one worker and without access logs."""
     environment = {"BENCH_KEY": key}
     return [
         Contender(CEILING, _sanic("ceiling"), environment),
@@ -52,7 +52,7 @@ def peers(key: str) -> list[Contender]:
 
 
 def versions() -> str:
-    """Name the peers' releases in one line, from the lock."""
+    """Return the peers' releases from the lock in one line."""
     names = ("sanic", "sanic-jwt", "blacksheep", "litestar", "fastapi", "uvicorn", "flask", "flask-jwt-extended")
     locked = dict(
         line.split(" ")[0].split("==")
@@ -73,7 +73,7 @@ def _uvicorn(module: str) -> list[str]:
 
 
 def _gunicorn(module: str) -> list[str]:
-    # gthread, because gunicorn's sync workers know no keep-alive, which wrk and all others here use.
+    # gthread, because gunicorn's sync workers do not support keep-alive, which wrk and all other servers here use.
     options = [
         "--workers",
         "1",

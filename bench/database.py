@@ -1,4 +1,4 @@
-"""Fill a database with many users and sessions, in the form that the models write."""
+"""Fill a database with many users and sessions in the document format of the models."""
 
 import secrets
 import time
@@ -16,12 +16,15 @@ from app.models.users import Access, User
 from app.security.passwords import CONTEXT
 
 BATCH = 10_000
-PASSWORD = secrets.token_urlsafe(16)  # everybody's
+PASSWORD = secrets.token_urlsafe(16)  # of every user
 ADMIN = "root-of-all"
 
 
 def fill_users(uri: str, number: int) -> list[str]:
-    """Insert an administrator and so many users with a real hash of PASSWORD; return their ids, which ascend."""
+    """Insert an administrator and `number` users, and return their ids in ascending order.
+
+    All of them have a real hash of PASSWORD.
+    """
     password_hash = CONTEXT.hash(PASSWORD)
     people = [User.new(ADMIN, password_hash, Access.ADMIN)]
     people += [User.new(username(n), password_hash) for n in range(number)]
@@ -31,12 +34,12 @@ def fill_users(uri: str, number: int) -> list[str]:
 
 
 def username(number: int) -> str:
-    """Return the name of a user that fill_users made."""
+    """Return the name of a user that fill_users inserts."""
     return f"user{number}"
 
 
 def fill_ended_sessions(uri: str, number: int, within_seconds: int) -> list[str]:
-    """Insert so many sessions that ended within the last seconds; return their ids."""
+    """Insert `number` sessions that ended in the last `within_seconds`, and return their ids."""
     ids = [secrets.token_urlsafe(16) for _ in range(number)]
     now = time.time()
     with _client(uri) as client:
@@ -49,7 +52,7 @@ def fill_ended_sessions(uri: str, number: int, within_seconds: int) -> list[str]
 
 
 def fill_sessions(uri: str, number: int) -> list[str]:
-    """Insert so many sessions that go on, never refreshed; return their ids."""
+    """Insert `number` active sessions without a refresh, and return their ids."""
     ids = [secrets.token_urlsafe(16) for _ in range(number)]
     with _client(uri) as client:
         _insert(client, "sessions", sessions.INDEXES, map(_session, ids))

@@ -1,6 +1,6 @@
--- What wrk sends: the same request again and again, or one after another from a file, and around again at its end.
--- Arguments: method, path, what the file's lines are (none, token, body, refresh), the file, milliseconds between
--- two requests of a connection. Prints one line of JSON at the end.
+-- The requests that wrk sends: the same request repeatedly, or the requests of a file in rotation.
+-- Arguments: method, path, kind of the file's lines (none, token, body, refresh), file, milliseconds between two
+-- requests of a connection. Prints one line of JSON at the end.
 
 local requests, position = {}, 0
 local refresh = false
@@ -23,7 +23,7 @@ function init(arguments)
                wrk.format(method, path, {["Host"] = wrk.headers["Host"], ["Authorization"] = "Bearer " .. line})
          elseif kind == "body" then
             requests[#requests + 1] = body(line)
-         else -- refresh tokens, of which each answer brings the next
+         else -- refresh tokens: each response contains the next one
             last = last + 1
             requests[last] = line
          end

@@ -1,4 +1,4 @@
-"""Make load with wrk, and read what it says."""
+"""Generate load with wrk, and read its output."""
 
 import json
 import os
@@ -21,7 +21,7 @@ ERRORS = ("status", "connect", "read", "write", "timeout")
 
 @dataclass(frozen=True)
 class Load:
-    """Which requests, and how many at a time; see load.lua for what the lines of the file can be."""
+    """The requests to send and the number of connections; load.lua describes the kinds of lines in the file."""
 
     path: str
     seconds: int
@@ -29,13 +29,13 @@ class Load:
     lines: Literal["none", "token", "body", "refresh"] = "none"
     file: Path | None = None
     connections: int = 64
-    pause_milliseconds: int = 0  # of each connection between two requests
+    pause_milliseconds: int = 0  # of each connection, between two requests
     cores: str = str(LOAD_CORE)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a load."""
+    """The result of a load."""
 
     requests: int
     seconds: float
@@ -50,7 +50,7 @@ class Outcome:
 
 @contextmanager
 def started(server: Server, load: Load) -> Iterator[subprocess.Popen[str]]:
-    """Give a wrk at work; it ends with the context at the latest."""
+    """Start wrk and yield its process. It ends with the context at the latest."""
     wrk = ["wrk", "-t1", f"-c{load.connections}", f"-d{load.seconds}s", f"--timeout={TIMEOUT_SECONDS}s"]
     arguments = [load.method, load.path, load.lines, str(load.file or ""), str(load.pause_milliseconds)]
     process = subprocess.Popen(
@@ -69,18 +69,18 @@ def started(server: Server, load: Load) -> Iterator[subprocess.Popen[str]]:
 
 
 def outcome(server: Server, load: Load, process: subprocess.Popen[str]) -> Outcome:
-    """Wait for wrk's end. Raises BenchFailed if a single request was not answered with success."""
+    """Wait for wrk and return the result. Raises BenchFailed if any request was not successful."""
     output, _ = process.communicate()
     lines = [line for line in output.splitlines() if line.startswith("{")]
     if process.returncode or not lines:
-        raise BenchFailed(f"wrk failed on {server.name}: {(output.strip() or 'it said nothing').splitlines()[-1]}")
-    said = json.loads(lines[-1])
-    if errors := {name: said[name] for name in ERRORS if said[name]}:
-        raise BenchFailed(f"{server.name} {load.path}: not every request was answered with success: {errors}")
-    return Outcome(said["requests"], said["microseconds"] / 1e6, said["p50"] / 1000, said["p99"] / 1000)
+        raise BenchFailed(f"wrk failed on {server.name}: {(output.strip() or 'no output').splitlines()[-1]}")
+    result = json.loads(lines[-1])
+    if errors := {name: result[name] for name in ERRORS if result[name]}:
+        raise BenchFailed(f"{server.name} {load.path}: some requests were not successful: {errors}")
+    return Outcome(result["requests"], result["microseconds"] / 1e6, result["p50"] / 1000, result["p99"] / 1000)
 
 
 def apply(server: Server, load: Load) -> Outcome:
-    """Put the load on the server and wait for its end. Raises BenchFailed."""
+    """Run the load on the server and wait until it ends. Raises BenchFailed."""
     with started(server, load) as process:
         return outcome(server, load, process)

@@ -1,4 +1,4 @@
-"""The machine: which core does what, whether it has what the bench needs, and what it is called in the results."""
+"""The machine: the use of its cores, the required tools, and its description in the results."""
 
 import os
 import platform
@@ -6,31 +6,31 @@ import shutil
 from pathlib import Path
 
 SERVER_CORE = 0
-LOAD_CORE = 1  # of the load, of MongoDB and of this process
+LOAD_CORE = 1  # for the load, MongoDB and this process
 
 
 class BenchFailed(Exception):
-    """The run cannot go on; the message says why in one line."""
+    """The run cannot continue; the message gives the reason in one line."""
 
 
 def check() -> None:
-    """Make sure that there are two cores and the tools. Raises BenchFailed."""
+    """Check that two cores and the tools are available. Raises BenchFailed."""
     if not Path("/proc/self/smaps_rollup").exists():
-        raise BenchFailed("only Linux has what this measures with (/proc, taskset)")
+        raise BenchFailed("the bench needs Linux, for /proc and taskset")
     if not {SERVER_CORE, LOAD_CORE} <= os.sched_getaffinity(0):
-        raise BenchFailed(f"cores {SERVER_CORE} and {LOAD_CORE} are needed: one serves, the other makes the load")
+        raise BenchFailed(f"cores {SERVER_CORE} and {LOAD_CORE} are needed, one for the server and one for the load")
     for tool, package in (("wrk", "wrk"), ("taskset", "util-linux")):
         if not shutil.which(tool):
             raise BenchFailed(f"{tool} is missing: apt-get install {package}")
 
 
 def pin_to_load_core() -> None:
-    """Leave the server's core to the servers; what this process starts inherits it."""
+    """Pin this process and its children to the load core, to reserve the other core for the servers."""
     os.sched_setaffinity(0, {LOAD_CORE})
 
 
 def describe() -> str:
-    """Name processor, cores, system and Python in one line."""
+    """Return the processor, cores, system and Python version in one line."""
     cores = os.cpu_count()
     system = f"{platform.system()} {platform.release()}"
     return f"{_processor()}, {cores} cores, {system}, {platform.python_implementation()} {platform.python_version()}"

@@ -1,4 +1,4 @@
-"""The plot: requests per second of every server, as an SVG that needs nothing and reads on light and dark pages."""
+"""The plot: requests per second of every server, as a self-contained SVG for light and dark pages."""
 
 from html import escape
 from statistics import median
@@ -7,7 +7,7 @@ from bench.contenders import OURS
 from bench.results import Figures
 
 WIDTH, LEFT, RIGHT, TOP, BAR, GAP, TITLE = 760, 150, 110, 64, 18, 10, 34
-# The card brings its own background, so that it is readable whatever page it is on.
+# The card has its own background, so that it is readable on every page.
 STYLE = """
   text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328; }
   .card { fill: #ffffff; stroke: #d0d7de; }
@@ -28,7 +28,7 @@ STYLE = """
 
 
 def svg(servers: dict[str, Figures], note: str) -> str:
-    """Draw two panels: the secret with its token checked, and the plain hello."""
+    """Draw two panels: the secret with token verification, and hello without."""
     panel_height = TITLE + len(servers) * (BAR + GAP)
     height = TOP + 2 * panel_height + 18
     secret = {name: median(figures.secret) for name, figures in servers.items()}

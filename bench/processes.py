@@ -1,4 +1,4 @@
-"""What the kernel says about a server's processes: time on the processor and memory."""
+"""CPU time and memory of a server's processes, from /proc."""
 
 import os
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Process:
-    """One process at one moment."""
+    """The state of one process at one moment."""
 
     pid: int
     cpu_seconds: float
@@ -18,31 +18,31 @@ class Process:
 
 
 def of_session(session: int) -> list[Process]:
-    """Return all processes of a session; each server is started as the leader of its own."""
+    """Return all processes of a session. Each server is the leader of its own session."""
     numbered = (folder for folder in Path("/proc").iterdir() if folder.name.isdecimal())
     return [process for folder in numbered if (process := _read(folder, session))]
 
 
 def cpu_seconds(session: int) -> float:
-    """Return the processor's seconds that all processes of a session have used."""
+    """Return the CPU seconds that all processes of a session have used."""
     return sum(process.cpu_seconds for process in of_session(session))
 
 
 def worker(session: int) -> Process:
-    """Return the process that does the work, which after some load is the one that has worked most."""
+    """Return the worker. After some load, it is the process with the most CPU time."""
     return max(of_session(session), key=lambda process: process.cpu_seconds)
 
 
 def pss_bytes(session: int) -> int:
-    """Return the memory of all processes of a session, what they share with others counted in part."""
+    """Return the PSS of all processes of a session: each counts its proportion of shared memory."""
     return sum(_pss(process.pid) for process in of_session(session))
 
 
 def _read(folder: Path, session: int) -> Process | None:
     try:
-        # The name in parentheses may hold anything, so the fields are counted from behind it (proc_pid_stat(5)).
+        # The name in parentheses can contain any character, so count the fields after it (proc_pid_stat(5)).
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
-    except OSError:  # it has ended meanwhile
+    except OSError:  # the process has ended
         return None
     if int(fields[3]) != session:
         return None

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, plain lines elsewhere."""
+"""A progress bar on a terminal, and plain lines on other outputs."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def bar(total: int) -> Iterator[Callable[[str], None]]:
-    """Give a function that says which of `total` steps begins."""
+    """Yield a function that reports the start of each of `total` steps."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(total)

@@ -1,4 +1,4 @@
-"""The table, as Markdown that is also readable in a terminal."""
+"""The results as Markdown tables that are also readable in a terminal."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,23 +9,23 @@ from bench.contenders import OURS, versions
 from bench.results import Figures, Ratio, Results, Row
 
 MEGABYTE = 1_000_000
-CORE_IS_OWN = 0.9  # the share of a core that a server under load gets if nobody else wants it
+MIN_CORE_SHARE = 0.9  # a server under load gets at least this share of its core on an otherwise idle machine
 METHOD = """\
-How it was measured: every server alone on core 0, started anew for each visit, one worker, no access log; the load \
-(`wrk -t1 -c64`) and MongoDB on core 1. The servers are visited in turn, round after round. A ratio is the median of \
-the rounds' ratios, with the lowest and highest in brackets. Before a server is asked for the secret under load, it \
-must greet everyone, greet 1,000 token holders, and refuse a missing and a tampered token; one answer without success \
-fails the run. \
-Nothing here is an assertion: the table only reports. [bench/README.md](README.md) says what each line means."""
+Method: each server runs alone on core 0, with one worker and no access log, and is restarted for each visit. The load \
+(`wrk -t1 -c64`) and MongoDB run on core 1. Each round visits all servers in turn. A ratio is the median of the ratios \
+of all rounds, with the lowest and the highest in brackets. Before the load on `/tests/secret`, each server must \
+respond to `/tests/hello`, accept 1,000 tokens, and reject a missing and a tampered token. One unsuccessful response \
+fails the run. A missed target does not fail the run; the table only reports it. [bench/README.md](README.md) explains \
+each line."""
 
 
 def markdown(results: Results, scale: str, experiments: Sequence[str]) -> str:
-    """Return everything that was measured."""
-    parts = [f"# Measured: {scale} run\n\n{_circumstances()}"]
+    """Return all results as Markdown."""
+    parts = [f"# Benchmark results: {scale} run\n\n{_environment()}"]
     if scale == "quick":
-        parts.append("A quick run: few rounds, short bursts, less data. Good for a look, not for a claim.")
+        parts.append("A quick run has fewer rounds, shorter bursts and less data. It is a rough check, not a result.")
     if results.rows:
-        header = ["", "measured", "", "target", "reached", "figures"]
+        header = ["measurement", "ratio", "lowest to highest", "target", "reached", "details"]
         parts.append(_table(header, [_row(row) for row in results.rows]))
     if results.servers:
         parts.append(_servers(results.servers))
@@ -34,7 +34,7 @@ def markdown(results: Results, scale: str, experiments: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _circumstances() -> str:
+def _environment() -> str:
     now = datetime.now(UTC).strftime("%Y-%m-%d")
     return f"{now}, {machine.describe()}.\n{versions()}."
 
@@ -42,7 +42,7 @@ def _circumstances() -> str:
 def _row(row: Row) -> list[str]:
     if row.ratio is None:
         return [row.what, "", "", "", "", row.detail]
-    target = "reported" if row.target is None else f"{row.wanted.value} {row.target:.2f}"
+    target = "none" if row.target is None else f"{row.bound.value} {row.target:.2f}"
     reached = {True: "yes", False: "**no**", None: ""}[row.reached]
     return [row.what, f"**{row.ratio.median:.2f}**", _spread(row.ratio), target, reached, row.detail]
 
@@ -55,15 +55,15 @@ def _servers(servers: dict[str, Figures]) -> str:
     header = [
         "server",
         "hello/s",
-        "/ ours",
+        "/ this service",
         "secret/s",
-        "/ ours",
-        "hello, us of CPU",
-        "secret, us of CPU",
+        "/ this service",
+        "hello, CPU us",
+        "secret, CPU us",
         "core used",
         "start to ready, s",
         "worker RSS, MB",
-        "all PSS, MB",
+        "total PSS, MB",
     ]
     ours = servers[OURS]
     rows = [
@@ -82,17 +82,17 @@ def _servers(servers: dict[str, Figures]) -> str:
         ]
         for name, one in servers.items()
     ]
-    return _table(header, rows, numbers=True) + _quiet(servers)
+    return _table(header, rows, numbers=True) + _disturbance(servers)
 
 
-def _quiet(servers: dict[str, Figures]) -> str:
-    """Warn if a server did not get its core: then its requests per second say more about the neighbours."""
+def _disturbance(servers: dict[str, Figures]) -> str:
+    """Return a warning if other processes used a server's core, because they reduce its requests per second."""
     least = min(share for one in servers.values() for share in one.core)
-    if least >= CORE_IS_OWN:
+    if least >= MIN_CORE_SHARE:
         return ""
     return (
-        f"\n\n**The machine was not quiet: once a server got only {least:.0%} of its core.** Requests per second and "
-        "their ratios are then doubtful; processor time per request is less so."
+        f"\n\n**The machine was not idle: in one visit, a server got only {least:.0%} of its core.** Requests per "
+        "second and their ratios are therefore unreliable. CPU time per request is less affected."
     )
 
 

@@ -1,4 +1,4 @@
-"""What was measured: ratios with their targets, and each server's own figures."""
+"""The measurements: ratios with their targets, and the figures of each server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median of the rounds' ratios, and the lowest and highest of them."""
+    """The median, the lowest and the highest of the ratios of all rounds."""
 
     median: float
     low: float
@@ -16,13 +16,13 @@ class Ratio:
 
     @classmethod
     def of(cls, numerators: Sequence[float], denominators: Sequence[float]) -> "Ratio":
-        """Divide round by round: both were measured close together, so what disturbs the machine disturbs both."""
+        """Divide round by round. Both values of a round are measured close together, so a disturbance affects both."""
         ratios = [one / other for one, other in zip(numerators, denominators, strict=True)]
         return cls(median(ratios), min(ratios), max(ratios))
 
 
-class Wanted(Enum):
-    """Which side of the target is the good one."""
+class Bound(Enum):
+    """Whether a target is a minimum or a maximum."""
 
     AT_LEAST = ">="
     AT_MOST = "<="
@@ -30,41 +30,41 @@ class Wanted(Enum):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; without a target it only reports."""
+    """One line of the table; the target is optional."""
 
     what: str
     ratio: Ratio | None = None
-    wanted: Wanted = Wanted.AT_LEAST
+    bound: Bound = Bound.AT_LEAST
     target: float | None = None
     detail: str = ""
 
     @property
     def reached(self) -> bool | None:
-        """Tell whether the median reaches the target; None if there is none."""
+        """Return whether the median reaches the target, or None without a target."""
         if self.target is None or self.ratio is None:
             return None
-        return self.ratio.median >= self.target if self.wanted is Wanted.AT_LEAST else self.ratio.median <= self.target
+        return self.ratio.median >= self.target if self.bound is Bound.AT_LEAST else self.ratio.median <= self.target
 
 
 @dataclass
 class Figures:
-    """One server's figures, one for each round."""
+    """The figures of one server, with one value per round."""
 
     hello: list[float] = field(default_factory=list)  # requests per second
     secret: list[float] = field(default_factory=list)
     fresh: list[float] = field(default_factory=list)
-    hello_cpu: list[float] = field(default_factory=list)  # microseconds of processor for one request
+    hello_cpu: list[float] = field(default_factory=list)  # CPU microseconds per request
     secret_cpu: list[float] = field(default_factory=list)
     fresh_cpu: list[float] = field(default_factory=list)
-    core: list[float] = field(default_factory=list)  # how much of its core it got while it was under load
+    core: list[float] = field(default_factory=list)  # the share of its core that it got under load
     start_seconds: list[float] = field(default_factory=list)
     rss_bytes: list[float] = field(default_factory=list)  # of the worker, after the run
-    pss_bytes: list[float] = field(default_factory=list)  # of all its processes
+    pss_bytes: list[float] = field(default_factory=list)  # of all processes of the server
 
 
 @dataclass
 class Results:
-    """Everything that goes into the table and the plot."""
+    """All data of the tables and the plot."""
 
     rows: list[Row] = field(default_factory=list)
     servers: dict[str, Figures] = field(default_factory=dict)

@@ -1,24 +1,24 @@
-"""How much is measured: all of it, or what fits into two minutes."""
+"""The amounts to measure: a full run, or a quick run of two minutes."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Rounds, seconds of each burst of load, and how much data."""
+    """The numbers of rounds, the seconds of load and the amounts of data."""
 
     name: str
-    rounds: int  # over all servers
+    rounds: int  # in each round, all servers are measured
     burst_seconds: int
-    warm_up_seconds: int  # before each server's first burst; 0: only the thousand tokens, one after another
-    fresh_tokens: int  # more than a burst can show, and so many that none is still remembered when it comes again
-    pair_rounds: int  # of experiments on one or two servers
+    warm_up_seconds: int  # before each server's first burst; 0: only 1,000 sequential requests with the tokens
+    fresh_tokens: int  # more than a burst sends, and so many that a repeated token is no longer in the cache
+    pair_rounds: int  # of experiments with one or two servers
     pair_burst_seconds: int
     ended_sessions: int
     few_users: int
     many_users: int
-    logins: int  # one after another, with few users and with many
-    page: int  # the late one
+    logins: int  # sequential, with few users and with many users
+    page: int  # the number of the late page
     pages_read: int
     tail_seconds: int
     soak_requests: int

@@ -1,4 +1,4 @@
-"""Start a server on its core, wait until it answers, stop it with everything it started."""
+"""Start a server on its core, wait until it responds, and stop it with all its processes."""
 
 import http.client
 import os
@@ -15,25 +15,25 @@ from tools.local_mongo import free_port
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 30.0
-STOP_SECONDS = 5.0  # then whoever is left is killed, such as a stock Sanic that was told to stop while it started
+STOP_SECONDS = 5.0  # then all remaining processes are killed, e.g. a stock Sanic that was stopped while it started
 POLL_SECONDS = 0.005
-OURS = ("APP_", "SANIC_", "BENCH_")  # variables of the caller's that a server must not find
+PRIVATE_PREFIXES = ("APP_", "SANIC_", "BENCH_")  # of the caller's variables that a server must not inherit
 
 
 @dataclass(frozen=True)
 class Contender:
-    """How a server is started; `{port}` in its command is replaced, secrets are in its environment."""
+    """The start command of a server. `{port}` is replaced; secrets are in the environment."""
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
-    ready: str = "/tests/hello"  # what it answers with 200 once it serves
+    ready: str = "/tests/hello"  # the path that returns 200 when the server is ready
     cores: str = str(SERVER_CORE)
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs."""
+    """A running server."""
 
     contender: Contender
     port: int
@@ -42,34 +42,34 @@ class Server:
 
     @property
     def name(self) -> str:
-        """What the tables call it."""
+        """The name in the tables."""
         return self.contender.name
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The base URL."""
         return f"http://127.0.0.1:{self.port}"
 
     def connect(self) -> http.client.HTTPConnection:
-        """Return a connection for requests one after another."""
+        """Return a connection for sequential requests."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
 
     def cpu_seconds(self) -> float:
-        """Return the processor's seconds that it has used so far, in all its processes."""
+        """Return the CPU seconds that all its processes have used so far."""
         return processes.cpu_seconds(self.pid)
 
     def rss_bytes(self) -> int:
-        """Return the memory of its worker."""
+        """Return the RSS of its worker."""
         return processes.worker(self.pid).rss_bytes
 
     def pss_bytes(self) -> int:
-        """Return the memory of all its processes, what is shared counted once."""
+        """Return the PSS of all its processes: memory that they share counts once."""
         return processes.pss_bytes(self.pid)
 
 
 @contextmanager
 def running(contender: Contender, folder: Path) -> Iterator[Server]:
-    """Give a running server whose output goes into the folder. Raises BenchFailed."""
+    """Run a server for the context, with its output in the folder. Raises BenchFailed."""
     port = free_port()
     log = folder / f"{contender.name}.log".replace(" ", "-").replace("/", "-")
     began = time.monotonic()
@@ -83,7 +83,7 @@ def running(contender: Contender, folder: Path) -> Iterator[Server]:
 
 
 def _spawn(contender: Contender, port: int, log: Path) -> subprocess.Popen[bytes]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE_PREFIXES)}
     command = [word.replace("{port}", str(port)) for word in contender.command]
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -98,7 +98,7 @@ def _spawn(contender: Contender, port: int, log: Path) -> subprocess.Popen[bytes
 
 
 def _guard(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-    """Have the server's whole session killed as soon as nobody holds the guard's pipe, however the bench ends."""
+    """Start a shell that kills the server's session when the bench closes the pipe or ends in any way."""
     command = ["sh", "-c", f"cat; kill -s KILL -- -{process.pid}"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 
@@ -107,8 +107,8 @@ def _wait(process: subprocess.Popen[bytes], contender: Contender, port: int, log
     deadline = time.monotonic() + START_SECONDS
     while not _answers(port, contender.ready):
         if process.poll() is not None or time.monotonic() > deadline:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise BenchFailed(f"{contender.name} does not start: {lines[-1]}")
+            lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+            raise BenchFailed(f"{contender.name} did not start: {lines[-1]}")
         time.sleep(POLL_SECONDS)
 
 
@@ -127,5 +127,5 @@ def _stop(process: subprocess.Popen[bytes], guard: subprocess.Popen[bytes]) -> N
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
-    guard.communicate()  # which closes the pipe: whoever is left is killed
+    guard.communicate()  # closes the pipe, so that the guard kills the remaining processes
     process.wait()

@@ -1,1 +1,1 @@
-"""Clients of the service, to copy."""
+"""Example clients of the service."""

@@ -1,4 +1,4 @@
-"""A client that stays logged in, for as many requests at once as you like. Needs httpx.
+"""A client that refreshes its tokens, for any number of concurrent requests. Needs httpx.
 
 async with httpx.AsyncClient(base_url="https://api.example.com") as http:
     session = await Session.log_in(http, "alice", password)
@@ -10,26 +10,28 @@ from typing import Any, Self
 
 import httpx
 
-TRIES = 3
-ANSWER_SECONDS = 3  # for each, from its beginning to the answer's end
-PAUSE_SECONDS = 1  # between them: the last must begin within the ten in which a lost answer can be asked for again
-# An access token is also not valid if the service's key, clock or settings have changed; the refresh token tells.
-REFRESH_FOR = ("token_expired", "token_invalid")
+ATTEMPTS = 3
+RESPONSE_TIMEOUT_SECONDS = 3  # of each attempt, from its start to the end of the response
+# Between two attempts. The last one must start within 10 seconds, while the service accepts the same token again.
+RETRY_DELAY_SECONDS = 1
+# An access token also becomes invalid if the key, clock or settings of the service change. Then only a refresh shows
+# whether the session is still active.
+REFRESH_CODES = ("token_expired", "token_invalid")
 
 Tokens = dict[str, Any]
 
 
 class SessionEnded(Exception):
-    """Somebody logged out, or the session has expired: log in again."""
+    """The session was ended, for example by a logout, or has expired. Log in again."""
 
 
 class Session:
-    """The tokens of one login, kept fresh."""
+    """The tokens of one login, refreshed when needed."""
 
     def __init__(self, http: httpx.AsyncClient, tokens: Tokens) -> None:
-        self.tokens = tokens  # keep the latest, if the session is to outlive the process
+        self.tokens = tokens  # store the latest tokens to keep the session after this process ends
         self._http = http
-        self._renewal: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
 
     @classmethod
     async def log_in(cls, http: httpx.AsyncClient, username: str, password: str) -> Self:
@@ -38,14 +40,14 @@ class Session:
         return cls(http, response.raise_for_status().json())
 
     async def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send a request with the access token, and once more if that is over. Raises SessionEnded.
+        """Send a request, and repeat it once after a refresh if needed. Raises SessionEnded.
 
-        Whatever else is answered is the caller's: 429 and 503 say in Retry-After when to try again.
+        The caller handles all other responses. 429 and 503 have the delay before a retry in Retry-After.
         """
         used = self.tokens
         response = await self._send(used, method, path, options)
-        if response.status_code == 401 and response.json()["code"] in REFRESH_FOR:
-            await self._renew(used)
+        if response.status_code == 401 and response.json()["code"] in REFRESH_CODES:
+            await self._refresh_once(used)
             response = await self._send(self.tokens, method, path, options)
         if response.status_code == 401 and response.json()["code"] == "session_ended":
             raise SessionEnded
@@ -55,24 +57,27 @@ class Session:
         headers = {**options.get("headers", {}), "Authorization": f"Bearer {tokens['access_token']}"}
         return await self._http.request(method, path, **{**options, "headers": headers})
 
-    async def _renew(self, used: Tokens) -> None:
-        """Refresh once for all who wait; and to the end, although whoever asked first may not wait any more."""
+    async def _refresh_once(self, used: Tokens) -> None:
+        """Refresh once for all waiting requests. The refresh completes even if the first request is cancelled."""
         if self.tokens is used:
-            self._renewal = self._renewal or asyncio.create_task(self._refresh())
-            await asyncio.shield(self._renewal)
+            self._refreshing = self._refreshing or asyncio.create_task(self._refresh())
+            await asyncio.shield(self._refreshing)
 
     async def _refresh(self) -> None:
-        """Exchange the refresh token, with the same one again if no answer comes: it gives the same successor."""
+        """Exchange the refresh token for new tokens. Raises SessionEnded.
+
+        Without a response, retry with the same refresh token: the service returns the same successor.
+        """
         try:
-            for attempt in range(TRIES):
-                await asyncio.sleep(PAUSE_SECONDS if attempt else 0)
+            for attempt in range(ATTEMPTS):
+                await asyncio.sleep(RETRY_DELAY_SECONDS if attempt else 0)
                 try:
-                    # httpx's own timeout begins anew with each byte.
-                    async with asyncio.timeout(ANSWER_SECONDS):
+                    # httpx's own timeout restarts with each byte received.
+                    async with asyncio.timeout(RESPONSE_TIMEOUT_SECONDS):
                         body = {"refresh_token": self.tokens["refresh_token"]}
                         response = await self._http.post("/auth/refresh", json=body)
                 except (httpx.TransportError, TimeoutError):
-                    if attempt == TRIES - 1:
+                    if attempt == ATTEMPTS - 1:
                         raise
                     continue
                 if response.status_code == 401:
@@ -81,4 +86,4 @@ class Session:
                     break
             self.tokens = response.raise_for_status().json()
         finally:
-            self._renewal = None
+            self._refreshing = None

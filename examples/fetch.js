@@ -1,19 +1,20 @@
-// A client for browsers that stays logged in, in all tabs of a site together.
+// A browser client that refreshes its tokens and shares one session between all tabs of a site.
 //
 //   const session = new Session("https://api.example.com");
 //   await session.open("/auth", { username: "alice", password });
 //   const response = await session.fetch("/tests/secret");
 //
-// The tokens are kept in localStorage, so that a reload and another tab have them too. A script that somebody smuggles
-// into the page could read them there; but it could as well ask the API itself. Keep such scripts out, with a
-// Content-Security-Policy that allows none but your own.
+// The tokens are in localStorage, so that they survive a reload and are available in other tabs. An injected script
+// (XSS) could read them there, but it could also call the API itself. Prevent such scripts with a
+// Content-Security-Policy that allows only your own.
 
-const NAME = "session"; // of what is stored, and of the lock that the tabs share: browsers have locks on https only
-const TRIES = 3; // the last begins within the ten seconds in which a lost answer can be asked for again
-const ANSWER_MILLISECONDS = 3000;
-const PAUSE_MILLISECONDS = 1000;
-// An access token is also not valid if the service's key, clock or settings have changed; the refresh token tells.
-const REFRESH_FOR = ["token_expired", "token_invalid"];
+const NAME = "session"; // of the localStorage item and of the lock; browsers have navigator.locks on https only
+const ATTEMPTS = 3; // the last one starts within 10 seconds, while the service accepts the same refresh token again
+const RESPONSE_TIMEOUT_MILLISECONDS = 3000;
+const RETRY_DELAY_MILLISECONDS = 1000;
+// An access token also becomes invalid if the key, clock or settings of the service change. Then only a refresh shows
+// whether the session is still active.
+const REFRESH_CODES = ["token_expired", "token_invalid"];
 
 export class SessionEnded extends Error {}
 
@@ -26,35 +27,35 @@ export class Session {
     return JSON.parse(localStorage.getItem(NAME));
   }
 
-  // Register ("/users/registration") or log in ("/auth"), and return the answer.
+  // Register ("/users/registration") or log in ("/auth"), and return the response.
   async open(path, credentials) {
     const response = await this.#post(path, credentials);
     if (response.ok) localStorage.setItem(NAME, await response.clone().text());
     return response;
   }
 
-  // As fetch, with the access token; once more if that is over. Throws SessionEnded.
+  // Like fetch, with the access token. Repeats the request once after a refresh if needed. Throws SessionEnded.
   async fetch(path, options = {}) {
     let used = this.tokens;
     if (!used) throw new SessionEnded();
     let response = await this.#send(path, options, used);
-    if (REFRESH_FOR.includes(await refusal(response))) {
-      used = await this.#renew(used);
+    if (REFRESH_CODES.includes(await errorCode(response))) {
+      used = await this.#refreshOnce(used);
       response = await this.#send(path, options, used);
     }
-    if ((await refusal(response)) === "session_ended") this.#end(used);
+    if ((await errorCode(response)) === "session_ended") this.#end(used);
     return response;
   }
 
-  // Log out, and return the answer: a session that could not be ended now goes on.
+  // Log out, and return the response. If it is not ok, the session is still active.
   async close() {
     const response = await this.fetch("/auth/logout", { method: "POST" });
     if (response.ok) localStorage.removeItem(NAME);
     return response;
   }
 
-  // One tab refreshes; those that waited find the new tokens. A token that is used again too late ends the session.
-  #renew(used) {
+  // Only one tab refreshes; the waiting tabs then find the new tokens. Late reuse of a refresh token ends the session.
+  #refreshOnce(used) {
     return navigator.locks.request(NAME, async () => {
       const now = this.tokens;
       if (!now) throw new SessionEnded();
@@ -67,17 +68,17 @@ export class Session {
     });
   }
 
-  // With the same token again if no answer comes: it gives the same successor.
+  // Without a response, retry with the same refresh token: the service returns the same successor.
   async #refresh(refresh_token) {
-    for (let left = TRIES - 1; ; left--) {
+    for (let left = ATTEMPTS - 1; ; left--) {
       try {
-        const signal = AbortSignal.timeout(ANSWER_MILLISECONDS);
+        const signal = AbortSignal.timeout(RESPONSE_TIMEOUT_MILLISECONDS);
         const response = await this.#post("/auth/refresh", { refresh_token }, signal);
         if (response.status !== 503 || !left) return response;
       } catch (error) {
         if (!left) throw error;
       }
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MILLISECONDS));
+      await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY_MILLISECONDS));
     }
   }
 
@@ -92,14 +93,14 @@ export class Session {
     return fetch(this.api + path, { method: "POST", headers, body: JSON.stringify(body), signal });
   }
 
-  // Forget the tokens, unless somebody has logged in anew meanwhile, perhaps in another tab.
+  // Remove the tokens, unless a new login has replaced them meanwhile, perhaps in another tab.
   #end(used) {
     if (this.tokens?.refresh_token === used.refresh_token) localStorage.removeItem(NAME);
     throw new SessionEnded();
   }
 }
 
-// The code of a 401, and undefined for every other answer.
-async function refusal(response) {
+// Return the error code of a 401 response, and undefined for other responses.
+async function errorCode(response) {
   if (response.status === 401) return (await response.clone().json()).code;
 }

@@ -1,1 +1,1 @@
-"""Commands for development and tests; none of them is part of the service."""
+"""Commands for development and tests; they are not part of the service."""

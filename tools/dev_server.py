@@ -1,4 +1,4 @@
-"""Serve with reload and tell how to use it once it is ready: python -m tools.dev_server [--port 8000]."""
+"""Serve with reload, and print example commands when ready: python -m tools.dev_server [--port 8000]."""
 
 import argparse
 import secrets
@@ -10,7 +10,7 @@ from http.client import HTTPConnection, HTTPException
 
 HOST = "127.0.0.1"
 HINTS = """
-  The service is at {url} and its documentation at {url}/docs. To try it, paste these lines:
+  The service is at {url} and its documentation at {url}/docs. To try it, run these commands:
 
 TOKEN=$(curl -s {url}/users/registration -H 'Content-Type: application/json' \
 -d '{{"username": "alice-'$RANDOM'", "password": "{password}"}}' | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
@@ -20,15 +20,15 @@ curl -s {url}/tests/secret
 
 
 def ready(port: int) -> bool:
-    """Ask the service whether it is ready; never through a proxy."""
+    """Return whether the service is ready. The request never uses a proxy."""
     with closing(HTTPConnection(HOST, port, timeout=1)) as connection, suppress(OSError, HTTPException):
         connection.request("GET", "/health/ready")
         return connection.getresponse().status == 200
     return False
 
 
-def tell_when_ready(port: int, started: threading.Event) -> None:
-    """Print the address and three commands to try, as soon as the service answers."""
+def print_hints_when_ready(port: int, started: threading.Event) -> None:
+    """Print the address and three example commands when the service is ready."""
     hints = HINTS.format(url=f"http://{HOST}:{port}", password=secrets.token_urlsafe(12))
     started.wait()
     while not ready(port):
@@ -37,20 +37,20 @@ def tell_when_ready(port: int, started: threading.Event) -> None:
 
 
 def main() -> None:
-    """Check the port, then hand over to Sanic's own command line."""
-    # Not at the top, because the process that holds the workers' states reads this module, too, and needs none of it.
+    """Check the port, then run Sanic's command line."""
+    # Not at module level: the process that holds the workers' states also imports this module and does not need these.
     from sanic.cli.app import SanicCLI
 
-    from app.processes import Manager, check_free
+    from app.server.supervisor import Manager, check_free
 
     parser = argparse.ArgumentParser(prog="scripts/run", description=__doc__)
     parser.add_argument("--port", type=int, default=8000)
     port = parser.parse_args().port
     if not 0 < port < 65536:
-        parser.error("a port is a number from 1 to 65535")
+        parser.error("the port must be a number from 1 to 65535")
     check_free(HOST, port)
-    threading.Thread(target=tell_when_ready, args=(port, Manager.started), daemon=True).start()
-    # In a terminal --dev would open an interactive shell; Sanic looks for the refusal in sys.argv only.
+    threading.Thread(target=print_hints_when_ready, args=(port, Manager.started), daemon=True).start()
+    # In a terminal, --dev opens an interactive shell; Sanic looks for --no-repl in sys.argv only.
     sys.argv = ["sanic", "app:create_app", "--dev", "--no-repl", f"--host={HOST}", f"--port={port}"]
     cli = SanicCLI()
     cli.attach()

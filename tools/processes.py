@@ -1,4 +1,4 @@
-"""Child processes: none outlives its parent, and a command gets the signals that are meant for it."""
+"""Child processes that end with their parent, and commands that receive forwarded signals."""
 
 import ctypes
 import os
@@ -13,27 +13,27 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM to this process when its parent dies, even by SIGKILL.
+    """Make the kernel send SIGTERM to this process when its parent dies, even by SIGKILL.
 
-    `parent` is that parent's pid. Linux only; elsewhere a parent killed by SIGKILL leaves its children
-    (prctl(2), PR_SET_PDEATHSIG).
+    `parent` is the parent's pid. Linux only (prctl(2), PR_SET_PDEATHSIG). On other systems, a parent killed by SIGKILL
+    leaves its children running.
     """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the request was made, and not only pid 1 adopts orphans
+    if os.getppid() != parent:  # the parent died before prctl(); the adopter of orphans is not always pid 1
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run(command: Sequence[str], environment: dict[str, str]) -> int:
-    """Run the command, pass signals on to it, and return its exit code as a shell would."""
+    """Run the command, forward signals to it, and return its exit code as a shell does."""
     child: subprocess.Popen[bytes] | None = None
     early: list[int] = []
 
     def forward(number: int, _: FrameType | None) -> None:
         if child is None:
             early.append(number)
-        elif number != signal.SIGINT or not sys.stdin.isatty():  # a terminal tells the whole group, so also the child
+        elif number != signal.SIGINT or not sys.stdin.isatty():  # a terminal signals the whole group, and so the child
             child.send_signal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

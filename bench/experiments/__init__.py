@@ -1,4 +1,4 @@
-"""The experiments, one a module; each fills rows of the table.
+"""The experiments, one per module; each adds rows to the table.
 
-Every module has `steps`, which tells how often its `run` will say what comes next.
+Every module has `steps`, which returns how many progress steps its `run` reports.
 """

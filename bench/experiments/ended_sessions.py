@@ -1,4 +1,4 @@
-"""What many ended sessions in a worker's memory cost: requests per second, and bytes."""
+"""The cost of many ended sessions in a worker's memory: requests per second, and bytes."""
 
 import time
 import tracemalloc
@@ -7,25 +7,25 @@ from contextlib import ExitStack
 
 from app.security.revocations import Revocations
 from bench import tokens
-from bench.bench import Bench, in_turn
+from bench.bench import Bench, alternate
 from bench.database import fill_ended_sessions
 from bench.machine import BenchFailed
 from bench.results import Ratio, Row
 from bench.scale import Scale
 from bench.servers import running
 
-WITHIN_SECONDS = 900  # as long as an access token usually lives, so as long as a worker must remember
-SETTLE_SECONDS = 6  # until a worker no longer reads the end of the feed again and again
+WITHIN_SECONDS = 900  # the usual lifetime of an access token, for which a worker must keep an ended session
+SETTLE_SECONDS = 6  # until a worker no longer rereads the end of the feed
 NONE, MANY = "none_ended", "many_ended"
 
 
 def steps(scale: Scale) -> int:
-    """Count the preparation and the rounds."""
+    """Return 1 for the preparation plus the number of rounds."""
     return 1 + scale.pair_rounds
 
 
 def run(bench: Bench) -> None:
-    """Measure two workers in turn, of which one remembers ended sessions."""
+    """Measure two workers in turn, one of them with ended sessions in memory."""
     number = bench.scale.ended_sessions
     bench.step(f"insert {number:,} ended sessions")
     ids = fill_ended_sessions(bench.mongo_uri(MANY), number, WITHIN_SECONDS)
@@ -36,12 +36,12 @@ def run(bench: Bench) -> None:
         for server in servers.values():
             tokens.verify(server, rotation)
         for id_ in (ids[0], ids[-1]):
-            if not tokens.refused(servers[MANY], bench.mint.make(session_id=id_)):
+            if not tokens.rejected(servers[MANY], bench.signer.sign(session_id=id_)):
                 raise BenchFailed("the ended sessions are not in the worker's memory")
         time.sleep(SETTLE_SECONDS)
         for round_number in range(bench.scale.pair_rounds):
             bench.step(f"ended sessions, round {round_number + 1} of {bench.scale.pair_rounds}")
-            for name in in_turn(servers, round_number):
+            for name in alternate(servers, round_number):
                 rates[name].append(bench.burst(servers[name], file).rate)
         more = servers[MANY].rss_bytes() - servers[NONE].rss_bytes()
     bench.results.rows.append(
@@ -49,16 +49,16 @@ def run(bench: Bench) -> None:
             f"`/tests/secret` with {number:,} ended sessions in memory / with none",
             Ratio.of(rates[MANY], rates[NONE]),
             target=0.97,
-            detail=f"{bytes_per_entry(ids):.0f} bytes for each by tracemalloc, {more / number:.0f} by the workers' RSS",
+            detail=f"{bytes_per_entry(ids):.0f} bytes per session by tracemalloc, {more / number:.0f} by worker RSS",
         )
     )
 
 
 def bytes_per_entry(ids: Iterable[str]) -> float:
-    """Return the bytes that Python allocates for one ended session, by tracemalloc in this process."""
+    """Return the bytes that Python allocates per ended session, by tracemalloc in this process."""
     feed = [id_.encode() for id_ in ids]
     revocations = Revocations(
-        None,  # type: ignore[arg-type]  # nothing is asked of the database here
+        None,  # type: ignore[arg-type]  # the database is not used here
         stale_seconds=10,
         lifetime_seconds=WITHIN_SECONDS,
         overlap_seconds=3,
@@ -66,7 +66,7 @@ def bytes_per_entry(ids: Iterable[str]) -> float:
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     for id_ in feed:
-        revocations.add(id_.decode())  # a string of its own, as one from the database is
+        revocations.add(id_.decode())  # a new string, as the database driver returns
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return (after - before) / len(feed)

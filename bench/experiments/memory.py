@@ -1,4 +1,4 @@
-"""One worker's memory over millions of requests."""
+"""The memory of one worker over millions of requests."""
 
 from bench import load, tokens
 from bench.bench import Bench
@@ -14,14 +14,14 @@ MEGABYTE = 1_000_000
 
 
 def steps(scale: Scale) -> int:
-    """Count the chunks, roughly; none where the soak is left out."""
+    """Return the approximate number of chunks, or 0 without the soak test."""
     return CHUNKS_EXPECTED if scale.soak_requests else 0
 
 
 def run(bench: Bench) -> None:
-    """Ask for the secret until so many requests have been answered; look at the worker before and after."""
+    """Request the secret `soak_requests` times, and compare the worker's RSS before and after."""
     if not bench.scale.soak_requests:
-        bench.results.rows.append(Row("memory over millions of requests: left out of a quick run"))
+        bench.results.rows.append(Row("memory over millions of requests: not measured in a quick run"))
         return
     rotation, file = bench.rotation()
     with running(bench.service("memory"), bench.folder) as server:
@@ -35,4 +35,4 @@ def run(bench: Bench) -> None:
             requests += load.apply(server, Load("/tests/secret", CHUNK_SECONDS, lines="token", file=file)).requests
         after = server.rss_bytes()
     detail = f"{before / MEGABYTE:.1f} MB before, {after / MEGABYTE:.1f} MB after (RSS): {after / before - 1:+.1%}"
-    bench.results.rows.append(Row(f"one worker's memory over {requests / 1e6:.1f} million requests", detail=detail))
+    bench.results.rows.append(Row(f"memory of one worker over {requests / 1e6:.1f} million requests", detail=detail))

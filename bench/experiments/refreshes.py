@@ -1,4 +1,4 @@
-"""Refreshes per second, against the bare conditional update that each stands on."""
+"""Refreshes per second, compared with their conditional updates alone."""
 
 import json
 import os
@@ -19,18 +19,18 @@ from bench.scale import Scale
 from bench.servers import ROOT, Server, running
 from tools.processes import die_with_parent
 
-SESSIONS = 1000  # that are refreshed in turn; each answer brings the token for the next time
+SESSIONS = 1000  # refreshed in turn; each response contains the token for the next refresh
 CLIENTS = 64
 DATABASE = "refreshes"
 
 
 def steps(scale: Scale) -> int:
-    """Count the rounds."""
+    """Return the number of rounds."""
     return scale.pair_rounds
 
 
 def run(bench: Bench) -> None:
-    """Measure both in turn, each on the server's core: the service over HTTP, the update from a script of its own."""
+    """Measure in turn, on the server's core, the service over HTTP and the update in a separate script."""
     refreshes, updates = [], []
     with running(bench.service(DATABASE), bench.folder) as server:
         for number in range(bench.scale.pair_rounds):
@@ -39,7 +39,7 @@ def run(bench: Bench) -> None:
             updates.append(_updates(bench))
     bench.results.rows.append(
         Row(
-            "refreshes per second over HTTP / the bare conditional update through Motor",
+            "refreshes per second over HTTP / conditional updates per second through Motor alone",
             Ratio.of(refreshes, updates),
             target=0.6,
             detail=f"{median(refreshes):,.0f}/s / {median(updates):,.0f}/s, {CLIENTS} at a time",
@@ -58,7 +58,7 @@ def _refreshes(bench: Bench, server: Server) -> float:
 def _updates(bench: Bench) -> float:
     uri = bench.mongo_uri(DATABASE)
     file = tokens.write(bench.folder / "session_ids", fill_sessions(uri, SESSIONS))
-    ended = subprocess.run(
+    completed = subprocess.run(
         [*_python("bench.bare_update"), str(file), str(bench.scale.pair_burst_seconds), str(CLIENTS)],
         cwd=ROOT,
         env={**os.environ, "APP_MONGO_URI": uri},
@@ -67,10 +67,10 @@ def _updates(bench: Bench) -> float:
         check=False,
         preexec_fn=partial(die_with_parent, os.getpid()),
     )
-    if ended.returncode:
-        raise BenchFailed(f"the bare update failed: {ended.stderr.strip().splitlines()[-1]}")
-    said = json.loads(ended.stdout)
-    return float(said["updates"] / said["seconds"])
+    if completed.returncode:
+        raise BenchFailed(f"the bare update failed: {completed.stderr.strip().splitlines()[-1]}")
+    result = json.loads(completed.stdout)
+    return float(result["updates"] / result["seconds"])
 
 
 def _python(module: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The latency of protected requests while logins saturate the threads that hash passwords."""
+"""The latency of protected requests while logins saturate the password-hashing threads."""
 
 from statistics import median
 
@@ -7,13 +7,13 @@ from bench.bench import Bench
 from bench.database import PASSWORD, fill_users, username
 from bench.load import Load, Outcome
 from bench.machine import LOAD_CORE, SERVER_CORE
-from bench.results import Ratio, Row, Wanted
+from bench.results import Bound, Ratio, Row
 from bench.scale import Scale
 from bench.servers import Server, running
 
 LOGIN_CLIENTS = 32
-USERS = 640  # so many that no account is logged into by several clients at once
-PROBES, PAUSE_MILLISECONDS = 4, 10  # some 400 requests per second, a load that the service hardly feels
+USERS = 640  # so many that two clients never log in to the same account at the same time
+PROBES, PAUSE_MILLISECONDS = 4, 10  # about 400 requests per second, a low load for the service
 PLACES = {"on one core": str(SERVER_CORE), "on both cores": f"{SERVER_CORE},{LOAD_CORE}"}
 TARGETS = {"on one core": 3.0}
 ROUNDS = 2
@@ -22,12 +22,12 @@ DATABASE = "tail"
 
 
 def steps(_: Scale) -> int:
-    """Count the rounds."""
+    """Return the number of rounds."""
     return ROUNDS * len(PLACES)
 
 
 def run(bench: Bench) -> None:
-    """Probe in turn idle and under logins, with the service's hashing threads beside its requests and free to move."""
+    """Measure the latency idle and under logins in turn, with the whole service on one core, then on both cores."""
     fill_users(bench.mongo_uri(DATABASE), USERS)
     for place, cores in PLACES.items():
         contender = contenders.service(bench.key, bench.mongo_uri(DATABASE), name=f"service {place}", cores=cores)
@@ -48,9 +48,9 @@ def _measure(bench: Bench, server: Server, place: str) -> Row:
         busy.append(measured.p99_milliseconds)
         logins.append(login.rate)
     return Row(
-        f"p99 of `/tests/secret` while {LOGIN_CLIENTS} clients log in again and again / while idle, service {place}",
+        f"p99 of `/tests/secret` while {LOGIN_CLIENTS} clients log in repeatedly / while idle, service {place}",
         Ratio.of(busy, idle),
-        Wanted.AT_MOST,
+        Bound.AT_MOST,
         TARGETS.get(place),
         f"{median(busy):.2f} ms / {median(idle):.2f} ms, {median(logins):.0f} logins/s",
     )

@@ -1,4 +1,4 @@
-"""What many users cost: a login's latency, and a late page of the list against the first."""
+"""The cost of many users: the latency of logins, and of a late page of the list compared with the first."""
 
 import time
 from contextlib import ExitStack
@@ -9,22 +9,22 @@ import httpx
 
 from bench.bench import Bench
 from bench.database import PASSWORD, fill_users, username
-from bench.results import Ratio, Row, Wanted
+from bench.results import Bound, Ratio, Row
 from bench.scale import Scale
 from bench.servers import Server, running
 
 PAGE_LENGTH = 50  # the service's default
-BLOCKS = 10  # the logins are made in so many, with few users and with many in turn
+BLOCKS = 10  # the logins and the page reads are divided into blocks, which alternate between the two cases
 FEW, MANY = "few_users", "many_users"
 
 
 def steps(_: Scale) -> int:
-    """Count the preparation, the logins' blocks and the pages'."""
+    """Return 1 for the preparation plus the number of blocks of logins and of pages."""
     return 1 + 2 * BLOCKS
 
 
 def run(bench: Bench) -> None:
-    """Log in one after another, in databases of both sizes in turn; then read pages in turn."""
+    """Log in sequentially, alternating between databases of both sizes; then read both pages in turn."""
     numbers = {FEW: bench.scale.few_users, MANY: bench.scale.many_users}
     bench.step(f"insert {numbers[MANY]:,} users")
     ids = {name: fill_users(bench.mongo_uri(name), number) for name, number in numbers.items()}
@@ -35,7 +35,7 @@ def run(bench: Bench) -> None:
 
 
 def _logins(bench: Bench, servers: dict[str, Server], numbers: dict[str, int]) -> Row:
-    random = Random(1)  # noqa: S311 - it chooses whom to log in
+    random = Random(1)  # noqa: S311 - only chooses the users to log in
     blocks: dict[str, list[float]] = {FEW: [], MANY: []}
     for block in range(BLOCKS):
         bench.step(f"log in, block {block + 1} of {BLOCKS}")
@@ -44,9 +44,9 @@ def _logins(bench: Bench, servers: dict[str, Server], numbers: dict[str, int]) -
             with httpx.Client(base_url=server.url, trust_env=False) as client:
                 blocks[name].append(median(_login_seconds(client, username(number)) for number in chosen))
     return Row(
-        f"a login's latency with {numbers[MANY]:,} users / with {numbers[FEW]:,}",
+        f"login latency with {numbers[MANY]:,} users / with {numbers[FEW]:,}",
         Ratio.of(blocks[MANY], blocks[FEW]),
-        Wanted.AT_MOST,
+        Bound.AT_MOST,
         1.1,
         f"{median(blocks[MANY]) * 1000:.1f} ms / {median(blocks[FEW]) * 1000:.1f} ms",
     )
@@ -61,7 +61,7 @@ def _login_seconds(client: httpx.Client, name: str) -> float:
 def _pages(bench: Bench, server: Server, ids: list[str]) -> Row:
     late = {"after": ids[(bench.scale.page - 1) * PAGE_LENGTH - 1]}
     blocks: dict[str, list[float]] = {"first": [], "late": []}
-    authorization = {"Authorization": f"Bearer {bench.mint.make(user_id=ids[0], admin=True)}"}
+    authorization = {"Authorization": f"Bearer {bench.signer.sign(user_id=ids[0], admin=True)}"}
     with httpx.Client(base_url=server.url, headers=authorization, trust_env=False) as client:
         for block in range(BLOCKS):
             bench.step(f"read pages, block {block + 1} of {BLOCKS}")
@@ -71,7 +71,7 @@ def _pages(bench: Bench, server: Server, ids: list[str]) -> Row:
     return Row(
         f"page {bench.scale.page:,} of `GET /users` / page 1",
         Ratio.of(blocks["late"], blocks["first"]),
-        Wanted.AT_MOST,
+        Bound.AT_MOST,
         1.2,
         f"{median(blocks['late']) * 1000:.1f} ms / {median(blocks['first']) * 1000:.1f} ms, {PAGE_LENGTH} users each",
     )
@@ -79,8 +79,8 @@ def _pages(bench: Bench, server: Server, ids: list[str]) -> Row:
 
 def _page_seconds(client: httpx.Client, query: dict[str, str]) -> float:
     began = time.perf_counter()
-    answer = client.get("/users", params=query).raise_for_status()
+    response = client.get("/users", params=query).raise_for_status()
     seconds = time.perf_counter() - began
-    if len(answer.json()["users"]) != PAGE_LENGTH:
+    if len(response.json()["users"]) != PAGE_LENGTH:
         raise ValueError("the page is not full")
     return seconds

@@ -1,4 +1,4 @@
-"""One worker and two, on both cores, with the load on the same two."""
+"""One worker compared with two, with the workers and the load on the same two cores."""
 
 from statistics import median
 
@@ -14,12 +14,12 @@ ROUNDS = {"full": 3, "quick": 1}
 
 
 def steps(scale: Scale) -> int:
-    """Count the visits to a server."""
+    """Return the number of visits to a server."""
     return 2 * ROUNDS[scale.name]
 
 
 def run(bench: Bench) -> None:
-    """Measure both in turn. Nothing is pinned: wrk, MongoDB and the workers share both cores as the kernel likes."""
+    """Measure both in turn. Nothing is pinned: the kernel schedules wrk, MongoDB and the workers on both cores."""
     rotation, file = bench.rotation()
     rates: dict[int, list[float]] = {1: [], 2: []}
     for number in range(ROUNDS[bench.scale.name]):
@@ -36,8 +36,8 @@ def run(bench: Bench) -> None:
                 rates[workers].append(load.apply(server, burst).rate)
     bench.results.rows.append(
         Row(
-            "`/tests/secret` with two workers on two cores / with one, the load on the same two cores",
+            "`/tests/secret` with two workers on two cores / with one worker, the load on the same two cores",
             Ratio.of(rates[2], rates[1]),
-            detail=f"{median(rates[2]):,.0f}/s / {median(rates[1]):,.0f}/s; nothing pinned, wrk shares both",
+            detail=f"{median(rates[2]):,.0f}/s / {median(rates[1]):,.0f}/s; nothing pinned, wrk on both cores",
         )
     )

@@ -1,5 +1,5 @@
-"""The peers: the same routes, each the way its own documentation would write it, with the key in BENCH_KEY.
+"""The peers: the same routes, each written as in its framework's documentation, with the key in BENCH_KEY.
 
-All run in the peers' own environment, and hand out a token of their own form to whoever asks at POST /auth,
-since it is not logins that are compared.
+All peers run in a separate environment. POST /auth issues a token in the peer's own format without a password check,
+because the bench does not compare logins.
 """

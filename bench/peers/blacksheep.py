@@ -28,26 +28,26 @@ app.use_authorization()
 
 @dataclass
 class Login:
-    """Who wants a token."""
+    """The body of a login request."""
 
     username: str
 
 
 @post("/auth")
 async def login(data: Login) -> Response:
-    """Hand out a token."""
+    """Issue a token."""
     claims = {"sub": data.username, "iss": ISSUER, "aud": AUDIENCE, "exp": int(time.time()) + 3600}
     return json({"access_token": jwt.encode(claims, KEY, "HS256")})
 
 
 @get("/tests/hello")
 async def hello() -> Response:
-    """Greet everyone."""
+    """Return the public response."""
     return json({"Hello": "World!"})
 
 
 @auth()
 @get("/tests/secret")
 async def secret() -> Response:
-    """Greet token holders."""
+    """Return the response for clients with a valid token."""
     return json({"Hello": "Secret!"})

@@ -1,4 +1,4 @@
-"""Sanic's ceiling: one function that answers, and one that also has PyJWT verify the token; nothing else."""
+"""Sanic's ceiling, its upper limit of speed: a minimal handler, and one that verifies the token with PyJWT."""
 
 import os
 from typing import Any
@@ -8,7 +8,7 @@ from sanic import HTTPResponse, Request, Sanic, json
 from sanic.exceptions import Unauthorized
 
 KEY = os.environ["BENCH_KEY"]
-AUDIENCE = "sanic-api-demo"  # of this service's tokens, which are what the ceiling gets
+AUDIENCE = "sanic-api-demo"  # of this service's tokens, which the ceiling also verifies
 
 app: Sanic[Any, Any] = Sanic("ceiling")
 app.config.AUTO_EXTEND = False
@@ -16,13 +16,13 @@ app.config.AUTO_EXTEND = False
 
 @app.get("/tests/hello")
 async def hello(request: Request) -> HTTPResponse:
-    """Greet everyone."""
+    """Return the public response."""
     return json({"Hello": "World!"})
 
 
 @app.get("/tests/secret")
 async def secret(request: Request) -> HTTPResponse:
-    """Greet token holders, after one call of PyJWT."""
+    """Return the response for clients with a valid token, after one call of PyJWT."""
     try:
         jwt.decode(request.headers["authorization"][7:], KEY, ["HS256"], audience=AUDIENCE)
     except (KeyError, jwt.PyJWTError):

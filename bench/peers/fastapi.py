@@ -18,20 +18,20 @@ app = FastAPI()
 
 
 class Login(BaseModel):
-    """Who wants a token."""
+    """The body of a login request."""
 
     username: str
 
 
 class Token(BaseModel):
-    """A token as OAuth2 has it."""
+    """The OAuth2 token response."""
 
     access_token: str
     token_type: str
 
 
 class User(BaseModel):
-    """Whom a token speaks for."""
+    """The user of a token."""
 
     username: str
 
@@ -55,18 +55,18 @@ async def get_current_user(token: Annotated[str, Depends(oauth2_scheme)]) -> Use
 
 @app.post("/auth")
 async def login(credentials: Login) -> Token:
-    """Hand out a token."""
+    """Issue a token."""
     claims = {"sub": credentials.username, "exp": datetime.now(UTC) + timedelta(hours=1)}
     return Token(access_token=jwt.encode(claims, SECRET_KEY, algorithm=ALGORITHM), token_type="bearer")
 
 
 @app.get("/tests/hello")
 async def hello() -> dict[str, str]:
-    """Greet everyone."""
+    """Return the public response."""
     return {"Hello": "World!"}
 
 
 @app.get("/tests/secret")
 async def secret(current_user: Annotated[User, Depends(get_current_user)]) -> dict[str, str]:
-    """Greet token holders."""
+    """Return the response for clients with a valid token."""
     return {"Hello": "Secret!"}

@@ -1,4 +1,4 @@
-"""Flask with Flask-JWT-Extended, after its documentation; what the tutorial behind this service was built on."""
+"""Flask with Flask-JWT-Extended, after its documentation: the stack of the tutorial behind this service."""
 
 import os
 from datetime import timedelta
@@ -15,18 +15,18 @@ jwt = JWTManager(app)
 
 @app.route("/auth", methods=["POST"])
 def login() -> ResponseReturnValue:
-    """Hand out a token."""
+    """Issue a token."""
     return jsonify(access_token=create_access_token(identity=request.json["username"]))
 
 
 @app.route("/tests/hello")
 def hello() -> ResponseReturnValue:
-    """Greet everyone."""
+    """Return the public response."""
     return jsonify(Hello="World!")
 
 
 @app.route("/tests/secret")
 @jwt_required()
 def secret() -> ResponseReturnValue:
-    """Greet token holders."""
+    """Return the response for clients with a valid token."""
     return jsonify(Hello="Secret!")

@@ -11,14 +11,14 @@ from litestar.security.jwt import JWTAuth, Token
 
 @dataclass
 class User:
-    """Whom a token speaks for."""
+    """The user of a token."""
 
     username: str
 
 
 @dataclass
 class Login:
-    """Who wants a token."""
+    """The body of a login request."""
 
     username: str
 
@@ -37,19 +37,19 @@ jwt_auth = JWTAuth[User](
 
 @post("/auth", status_code=200)
 async def login(data: Login) -> dict[str, str]:
-    """Hand out a token."""
+    """Issue a token."""
     return {"access_token": jwt_auth.create_token(identifier=data.username)}
 
 
 @get("/tests/hello")
 async def hello() -> dict[str, str]:
-    """Greet everyone."""
+    """Return the public response."""
     return {"Hello": "World!"}
 
 
 @get("/tests/secret")
 async def secret(request: Request[User, Token, Any]) -> dict[str, str]:
-    """Greet token holders."""
+    """Return the response for clients with a valid token."""
     return {"Hello": "Secret!"}
 
 

@@ -1,4 +1,4 @@
-"""Stock Sanic with stock sanic-jwt, after its documentation: the authenticate function is all it was given."""
+"""Stock Sanic with stock sanic-jwt, after its documentation; only the authenticate function is custom."""
 
 import os
 from typing import Any
@@ -10,7 +10,7 @@ app: Sanic[Any, Any] = Sanic("sanic_jwt_peer")
 
 
 async def authenticate(request: Request) -> dict[str, str]:
-    """Take everybody in; the library's own POST /auth calls this and hands out the token."""
+    """Accept every user. The library's own POST /auth calls this function and issues the token."""
     return {"user_id": request.json["username"]}
 
 
@@ -19,12 +19,12 @@ Initialize(app, authenticate=authenticate, secret=os.environ["BENCH_KEY"], expir
 
 @app.get("/tests/hello")
 async def hello(request: Request) -> HTTPResponse:
-    """Greet everyone."""
+    """Return the public response."""
     return json({"Hello": "World!"})
 
 
 @app.get("/tests/secret")
 @protected()
 async def secret(request: Request) -> HTTPResponse:
-    """Greet token holders."""
+    """Return the response for clients with a valid token."""
     return json({"Hello": "Secret!"})
