@@ -1,4 +1,4 @@
-"""What goes on beside the requests: things done again and again, and things begun that must be finished."""
+"""Work beside the requests: repeated tasks, and writes that must finish although their client has left."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -8,15 +8,15 @@ from typing import Any, ParamSpec, TypeVar
 from pymongo.errors import PyMongoError
 from sanic.log import logger
 
-from app.database.failures import trouble
+from app.database.failures import summary
 
 P = ParamSpec("P")
 T = TypeVar("T")
-unfinished: set[asyncio.Task[Any]] = set()  # the loop itself holds tasks weakly
+unfinished: set[asyncio.Task[Any]] = set()  # the event loop holds only weak references to tasks
 
 
 def shielded(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Have a function finish what it has begun, also when its client leaves, which cancels the handler that waits."""
+    """Let a function finish although its client disconnects, which cancels the handler that awaits it."""
 
     @wraps(function)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -31,11 +31,11 @@ def shielded(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corou
 def _finished(task: asyncio.Task[Any]) -> None:
     unfinished.discard(task)
     if not task.cancelled():
-        task.exception()  # looked at, so that asyncio does not report it when nobody waits any more
+        task.exception()  # retrieved, so that asyncio does not report it when no handler awaits the task
 
 
 async def repeat(what: Callable[[], Awaitable[None]], *, seconds: float, name: str) -> None:
-    """Call `what` every so many seconds until cancelled; whatever goes wrong, the next time is another one."""
+    """Call `what` every `seconds` until cancelled. A failure is logged once, until it works again."""
     failing = False
     while True:
         await asyncio.sleep(seconds)
@@ -44,7 +44,7 @@ async def repeat(what: Callable[[], Awaitable[None]], *, seconds: float, name: s
         except Exception as error:
             if not failing:
                 if isinstance(error, PyMongoError):
-                    logger.error("%s: failing: %s", name, trouble(error))
+                    logger.error("%s: failing: %s", name, summary(error))
                 else:
                     logger.error("%s: failing", name, exc_info=error)
             failing = True

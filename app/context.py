@@ -1,55 +1,160 @@
-"""What a view finds on its request: the typed app.ctx, the caller's claims, and where the caller is."""
+"""A worker's stores and services: opened when it starts, closed when it stops, found by views at `app.ctx`."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import sanic
+from pymongo.errors import PyMongoError
 from sanic import Sanic
 from sanic.config import Config as SanicConfig
+from sanic.log import logger
 
+from app import metrics
+from app.background import repeat
 from app.database.client import Database
-from app.database.collection import be_patient_once
-from app.http.client import address, user_agent
-from app.models.sessions import Client
+from app.database.failures import summary
+from app.http.client import current_request
+from app.models import attempts, sessions, users
+from app.models.attempts import MemoryAttempts, MongoAttempts
+from app.models.sessions import Sessions
 from app.models.users import Users
-from app.security.access_tokens import Claims
-from app.security.authentication import Authentication
-from app.security.credentials import Credentials
+from app.security.access_tokens import AccessTokens
+from app.security.accounts import Accounts
+from app.security.administration import Administration
+from app.security.authentication import Authenticator
+from app.security.credentials import CredentialsVerifier
+from app.security.generations import Generations
 from app.security.logins import Logins
 from app.security.passwords import Passwords
+from app.security.refresh_tokens import RefreshTokens
 from app.security.revocations import Revocations
-from app.security.throttle import Throttle
+from app.security.throttle import Limits, Throttle
+from config import Config
 
 
 class Context:
-    """Stores and services of a worker, set when it starts."""
+    """The stores and services of a worker."""
 
-    auth: Authentication
     database: Database
     users: Users
+    sessions: Sessions
     passwords: Passwords
-    credentials: Credentials
     throttle: Throttle
     revocations: Revocations
+    authenticator: Authenticator
+    credentials: CredentialsVerifier
+    generations: Generations
     logins: Logins
-    background: list[asyncio.Task[None]]
+    accounts: Accounts
+    administration: Administration
+    draining = False  # the worker is stopping, and serves until the load balancer has noticed
+
+    def __init__(self) -> None:
+        self._background: list[asyncio.Task[None]] = []
+
+    async def open(self, config: Config) -> None:
+        """Open everything on the running event loop. An unavailable database is waited for while serving."""
+        self._open_stores(config)
+        self._open_services(config)
+        await _attempt(self.database.prepare, self.revocations.catch_up)
+        self._background = [
+            asyncio.create_task(repeat(task, seconds=config.REVOCATION_POLL_SECONDS, name=name))
+            for name, task in (
+                ("following revocations", self.revocations.catch_up),
+                ("finishing interrupted logouts", self.generations.finish_interrupted),
+                ("measuring", self._measure),
+            )
+        ]
+
+    async def close(self) -> None:
+        """Stop the background tasks, and close the hashing threads and the database."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        self.passwords.close()
+        await self.database.close()
+
+    def _open_stores(self, config: Config) -> None:
+        self.database = Database(
+            config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS, request_context=request_context
+        )
+        self.users = Users(self.database.collection("users", users.INDEXES), self.database.lock("administrators"))
+        self.sessions = Sessions(
+            self.database.collection("sessions", sessions.INDEXES),
+            idle_seconds=config.REFRESH_TOKEN_SECONDS,
+            absolute_seconds=config.SESSION_SECONDS,
+            grace_seconds=config.REFRESH_GRACE_SECONDS,
+        )
+
+    def _open_services(self, config: Config) -> None:
+        keys = signing_keys(config)
+        self.passwords = Passwords(
+            min_length=config.PASSWORD_MIN_LENGTH,
+            threads=config.PASSWORD_HASHING_THREADS,
+            queue=config.PASSWORD_HASHING_QUEUE,
+        )
+        self.throttle = self._throttle(config)
+        access_tokens = AccessTokens(
+            keys,
+            issuers=[config.ISSUER, *config.PREVIOUS_ISSUERS],
+            lifetime_seconds=config.ACCESS_TOKEN_SECONDS,
+        )
+        self.revocations = Revocations(
+            self.sessions,
+            stale_seconds=config.REVOCATION_STALE_SECONDS,
+            lifetime_seconds=config.ACCESS_TOKEN_SECONDS,
+            overlap_seconds=config.MONGO_TIMEOUT_SECONDS,
+        )
+        self.authenticator = Authenticator(access_tokens, self.revocations)
+        # Every store with documents of users is in this list, from which the documents of a deleted user are removed.
+        self.generations = Generations(self.users, self.sessions, self.revocations, stores=[self.sessions])
+        self.credentials = CredentialsVerifier(self.users, self.passwords, self.throttle)
+        self.logins = Logins(
+            self.users, self.sessions, self.revocations, self.credentials, access_tokens, RefreshTokens(keys)
+        )
+        self.accounts = Accounts(
+            self.users, self.sessions, self.passwords, self.throttle, self.credentials, self.logins, self.generations
+        )
+        self.administration = Administration(self.users, self.passwords, self.generations)
+
+    def _throttle(self, config: Config) -> Throttle:
+        in_memory = config.THROTTLE_STORAGE == "memory"
+        return Throttle(
+            MemoryAttempts() if in_memory else MongoAttempts(self.database.collection("attempts", attempts.INDEXES)),
+            Limits(
+                pair=config.LOGIN_FAILURES_PER_PAIR,
+                account=config.LOGIN_FAILURES_PER_ACCOUNT,
+                address=config.LOGIN_FAILURES_PER_ADDRESS,
+                registrations=config.REGISTRATIONS_PER_ADDRESS,
+            ),
+        )
+
+    async def _measure(self) -> None:
+        metrics.hashing_waiting.set(self.passwords.waiting)
+        metrics.revocations_known.set(len(self.revocations))
+        metrics.revocations_age.set(self.revocations.age())
 
 
 App: TypeAlias = Sanic[SanicConfig, Context]
 Request: TypeAlias = sanic.Request[App, Any]
 
 
-def begin(_: Request) -> None:
-    """Begin a request that may ask the database; for `on_request` of every blueprint whose views do."""
-    be_patient_once()
+def signing_keys(config: Config) -> list[bytes]:
+    """Return the key that signs, then those that only verify."""
+    return [key.encode() for key in (config.JWT_SECRET_KEY, *config.JWT_PREVIOUS_SECRET_KEYS)]
 
 
-def claims(request: Request) -> Claims:
-    """Return what `protected` has verified."""
-    verified: Claims = request.ctx.claims
-    return verified
+def request_context() -> Any | None:
+    """Return the namespace of the current request, or None outside of requests."""
+    request = current_request()
+    return None if request is None else request.ctx
 
 
-def client(request: Request) -> Client:
-    """Return where the caller is, as its owner will see it in the list of sessions."""
-    return Client(address=address(request), user_agent=user_agent(request))
+async def _attempt(*steps: Callable[[], Awaitable[None]]) -> None:
+    """Run steps that need the database, each whatever the others raise."""
+    for error in await asyncio.gather(*(step() for step in steps), return_exceptions=True):
+        if isinstance(error, PyMongoError):
+            logger.error("the database cannot serve yet, serving what needs none: %s", summary(error))
+        elif error:
+            raise error

@@ -1,7 +1,7 @@
-"""What is counted, for Prometheus: by each worker in files that all share, so that any of them can tell the sum.
+"""Metrics for Prometheus. Each worker writes to files that all workers share, so that any of them can return the sum.
 
-The variable that names the folder has to be set before prometheus_client is imported, which is why `share` is called
-by the process that starts the workers.
+The environment variable that names the folder must be set before prometheus_client is imported, so the process that
+starts the workers calls `share`.
 """
 
 import atexit
@@ -25,10 +25,10 @@ from sanic import Request
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}  # others are counted as one: clients invent them
+METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}  # clients invent others, counted as "other"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
-# Each is there from the start at 0, or Prometheus would not see the first one happen.
+# Each counter starts at 0, or Prometheus would miss the first event.
 EVENTS = (
     "access_changed",
     "deleted",
@@ -53,27 +53,31 @@ hashing_waiting = Gauge(
     "password_hashing_waiting", "Passwords that wait for a hashing thread.", multiprocess_mode="livesum"
 )
 revocations_known = Gauge(
-    "revocations_known", "Ended sessions in the memory of the worker that knows most.", multiprocess_mode="livemax"
+    "revocations_known",
+    "Ended sessions in the memory of the worker that has the most.",
+    multiprocess_mode="livemax",
 )
 revocations_age = Gauge(
-    "revocations_age_seconds", "Since the worker that is furthest behind has followed.", multiprocess_mode="livemax"
+    "revocations_age_seconds",
+    "Seconds since the worker that is furthest behind has followed the ended sessions.",
+    multiprocess_mode="livemax",
 )
 
 
 class Requests:
-    """Requests by method, route and status, with how long they took to answer."""
+    """Requests by method, route and status, with the time to their responses."""
 
     def __init__(self) -> None:
         self._seconds = Histogram(
             "http_request_duration_seconds",
-            "From the end of a request's header to its answer.",
+            "Seconds from the end of a request's header to its response.",
             ["method", "route", "status"],
             buckets=SECONDS,
         )
         self._of: dict[tuple[str, str | None, int], Histogram] = {}  # labels are looked up once
 
     def count(self, request: Request[Any, Any], status: int, seconds: float) -> None:
-        """Count a request that has been answered."""
+        """Count a request and its response."""
         method = request.method if request.method in METHODS else "other"
         route = request.route.path if request.route else None
         known = self._of.get((method, route, status))
@@ -87,7 +91,7 @@ requests = Requests()
 
 
 def share() -> None:
-    """Make the folder in which this process's workers count. It goes when the process ends, unless that is killed."""
+    """Make the folder for this process's workers. It is removed when the process ends, unless it is killed."""
     os.environ[FOLDER] = tempfile.mkdtemp(prefix="metrics-")
     atexit.register(clean_up)
 
@@ -98,12 +102,12 @@ def clean_up() -> None:
 
 
 def worker_died(pid: int) -> None:
-    """Forget what a worker said of itself; what it counted stays."""
+    """Remove the gauges of a dead worker; its counters stay."""
     mark_process_dead(pid)
 
 
 def text() -> bytes:
-    """Return everything as Prometheus reads it. Reads files."""
+    """Return all metrics in Prometheus's format. Reads files."""
     if FOLDER not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()

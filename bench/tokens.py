@@ -1,4 +1,4 @@
-"""Tokens to make load with, and whether a server treats them as it must."""
+"""Tokens for the load, and a check that a server accepts and rejects the right ones."""
 
 import json
 import secrets
@@ -17,21 +17,21 @@ from bench.contenders import ACCESS_TOKEN_SECONDS
 from bench.machine import BenchFailed
 from bench.servers import Server
 
-ROTATION = 1000  # tokens that take turns
+ROTATION = 1000  # the number of tokens in rotation
 HELLO = {"Hello": "World!"}
 SECRET = {"Hello": "Secret!"}
-REFUSED = {401, 422}  # Flask-JWT-Extended says 422 to a token that was tampered with
+REJECTED = {401, 422}  # Flask-JWT-Extended returns 422 for a tampered token
 
 
-class Mint:
-    """Tokens of this service's form, for users and sessions that never were: the service does not look them up."""
+class TokenSigner:
+    """A signer of this service's tokens for users and sessions that do not exist: the service does not look them up."""
 
     def __init__(self, key: str) -> None:
-        self._tokens = AccessTokens([key.encode()], lifetime_seconds=ACCESS_TOKEN_SECONDS)
+        self._tokens = AccessTokens([key.encode()], issuers=["sanic-api-demo"], lifetime_seconds=ACCESS_TOKEN_SECONDS)
 
-    def make(self, *, user_id: str | None = None, session_id: str | None = None, admin: bool = False) -> str:
-        """Return a token that holds for an hour."""
-        token, _ = self._tokens.sign(
+    def sign(self, *, user_id: str | None = None, session_id: str | None = None, admin: bool = False) -> str:
+        """Return a token that is valid for an hour."""
+        token, _ = self._tokens.encode(
             user_id=user_id or str(ObjectId()),
             session_id=session_id or secrets.token_urlsafe(16),
             scopes=["guest", "user", "admin"] if admin else ["guest", "user"],
@@ -39,59 +39,59 @@ class Mint:
         )
         return token
 
-    def several(self, number: int) -> list[str]:
-        """Return so many different tokens."""
-        return [self.make() for _ in range(number)]
+    def sign_many(self, number: int) -> list[str]:
+        """Return `number` different tokens."""
+        return [self.sign() for _ in range(number)]
 
 
-def ask_for(server: Server, number: int) -> list[str]:
-    """Have a peer hand out tokens of its own form, for as many users."""
+def log_in_users(server: Server, number: int) -> list[str]:
+    """Log `number` users in to a peer and return their tokens, in the peer's own format."""
     with httpx.Client(base_url=server.url, trust_env=False) as client:
-        answers = (client.post("/auth", json={"username": f"user{n}", "password": "-"}) for n in range(number))
-        return [answer.raise_for_status().json()["access_token"] for answer in answers]
+        responses = (client.post("/auth", json={"username": f"user{n}", "password": "-"}) for n in range(number))
+        return [response.raise_for_status().json()["access_token"] for response in responses]
 
 
 def write(path: Path, lines: Iterable[str]) -> Path:
-    """Write a file that load.lua reads, for nobody else's eyes."""
+    """Write a file for load.lua that only its owner can read."""
     path.touch(mode=0o600)
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
 
 
 def verify(server: Server, tokens: list[str]) -> None:
-    """Make sure that the server greets everyone, token holders and nobody else. Raises BenchFailed.
+    """Check that the server accepts the tokens and rejects others. Raises BenchFailed.
 
-    Every token is shown once, so that what a server remembers of tokens it remembers from here on.
+    It sends every token once. A server that caches verified tokens has all of them in its cache afterwards.
     """
     with closing(server.connect()) as connection:
-        _expect(server, "/tests/hello", ask(connection, "/tests/hello"), HELLO)
+        _expect(server, "/tests/hello", get(connection, "/tests/hello"), HELLO)
         for token in (None, _tampered(tokens[0])):
-            if ask(connection, "/tests/secret", token)[0] not in REFUSED:
-                raise BenchFailed(f"{server.name} lets in who has no token of its own")
+            if get(connection, "/tests/secret", token)[0] not in REJECTED:
+                raise BenchFailed(f"{server.name} accepts a missing or tampered token")
         for token in tokens:
-            _expect(server, "/tests/secret", ask(connection, "/tests/secret", token), SECRET)
+            _expect(server, "/tests/secret", get(connection, "/tests/secret", token), SECRET)
 
 
-def refused(server: Server, token: str) -> bool:
-    """Tell whether a token is refused with 401."""
+def rejected(server: Server, token: str) -> bool:
+    """Return whether the server rejects the token with 401."""
     with closing(server.connect()) as connection:
-        return ask(connection, "/tests/secret", token)[0] == HTTPStatus.UNAUTHORIZED
+        return get(connection, "/tests/secret", token)[0] == HTTPStatus.UNAUTHORIZED
 
 
-def ask(connection: HTTPConnection, path: str, token: str | None = None) -> tuple[int, bytes]:
-    """Return status and body of an answer."""
+def get(connection: HTTPConnection, path: str, token: str | None = None) -> tuple[int, bytes]:
+    """Send a GET request and return the status and the body."""
     connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
-    answer = connection.getresponse()
-    return answer.status, answer.read()
+    response = connection.getresponse()
+    return response.status, response.read()
 
 
 def _tampered(token: str) -> str:
-    """Change one character in the middle of the signature, where each of its bits counts."""
+    """Change one character in the middle of the signature, where all bits of a character are significant."""
     place = len(token) - 20
     return token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :]
 
 
-def _expect(server: Server, path: str, answer: tuple[int, bytes], body: object) -> None:
-    status, text = answer
+def _expect(server: Server, path: str, response: tuple[int, bytes], body: object) -> None:
+    status, text = response
     if status != HTTPStatus.OK or json.loads(text) != body:
-        raise BenchFailed(f"{server.name} answers {path} with {status} {text[:80].decode(errors='replace')}")
+        raise BenchFailed(f"{server.name} responds to {path} with {status} {text[:80].decode(errors='replace')}")

@@ -1,4 +1,4 @@
-"""Which settings hold: class, then environment's class, then instance file, then environment variables."""
+"""Load the settings: base class, environment's class, instance file, environment variables."""
 
 import os
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ PREFIX = "APP_"
 
 
 class ConfigurationError(ValueError):
-    """The settings do not allow a start; the message lists everything that is wrong, and no value."""
+    """The settings do not allow a start. The message lists every problem, and no value."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(
@@ -28,7 +28,7 @@ class ConfigurationError(ValueError):
 def load(
     environ: Mapping[str, str] = os.environ, instance_file: Path = INSTANCE_FILE, *, debug: bool = False
 ) -> Config:
-    """Read all layers, later ones winning; `debug` is what the command line asks for. Raises ConfigurationError."""
+    """Read all layers; later ones win. `debug` comes from the command line. Raises ConfigurationError."""
     chosen = environ.get("APP_ENV", "development")
     if chosen not in ENVIRONMENTS:
         raise ConfigurationError([f"APP_ENV is {chosen!r}, but must be one of: {', '.join(ENVIRONMENTS)}"])
@@ -47,12 +47,12 @@ def load(
 
 
 def _from_file(path: Path, problems: list[str]) -> dict[str, Any]:
-    """Run the file as Python, as Flask's from_pyfile does, and keep its upper-case names."""
+    """Run the file as Python, as Flask's from_pyfile does, and return its upper-case names."""
     if not path.exists():
         return {}
     names: dict[str, Any] = {}
     try:
-        exec(compile(path.read_bytes(), path, "exec"), names)  # noqa: S102 - the machine's owner wrote it
+        exec(compile(path.read_bytes(), path, "exec"), names)  # noqa: S102 - the machine's administrator wrote it
     except Exception as error:
         where = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
         problems.append(f"{path}: {where}{type(error).__name__}, so not all of its settings were read")
@@ -60,7 +60,7 @@ def _from_file(path: Path, problems: list[str]) -> dict[str, Any]:
 
 
 def _from_environment(environ: Mapping[str, str], config_class: type[Config], problems: list[str]) -> dict[str, Any]:
-    """Take APP_<SETTING> variables, each read as the setting's type; lists are separated by commas."""
+    """Read APP_<SETTING> variables as the type of the setting; lists are separated by commas."""
     values: dict[str, Any] = {}
     for variable, text in environ.items():
         name = variable.removeprefix(PREFIX)
@@ -68,7 +68,7 @@ def _from_environment(environ: Mapping[str, str], config_class: type[Config], pr
             continue
         field = config_class.model_fields.get(name)
         if field is None:
-            values[name] = text  # named as unknown together with those of the file
+            values[name] = text  # reported as unknown together with those of the file
         elif get_origin(field.annotation) is list:
             values[name] = [item.strip() for item in text.split(",") if item.strip()]
         else:

@@ -1,4 +1,4 @@
-"""How development, testing and production differ, side by side."""
+"""The differences between development, testing and production."""
 
 from typing import Annotated, Literal
 
@@ -8,21 +8,21 @@ from config.base import Config
 
 
 class DevelopmentConfig(Config):
-    """A laptop: a line for each request, and a MongoDB on the same machine. DEBUG only says so."""
+    """A laptop: an access log, and a MongoDB on the same machine. DEBUG only names the environment."""
 
     DEBUG: bool = True
     ACCESS_LOG: bool = True
 
 
 class TestingConfig(Config):
-    """The test suite: a database of its own, never the developer's. TESTING only says so."""
+    """The test suite: a separate database. TESTING only names the environment."""
 
     TESTING: bool = True
     MONGO_URI: str = Field(default="mongodb://127.0.0.1:27017/sanic_api_demo_test", repr=False)
 
 
 class ProductionConfig(Config):
-    """The real thing: DEBUG is refused, no default database, longer passwords, JSON in the log, a drain at the stop."""
+    """Production: no DEBUG, no default database, longer passwords, a JSON log, a drain before the stop."""
 
     DEBUG: Literal[False] = False
     MONGO_URI: str = Field(repr=False)

@@ -15,11 +15,15 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 from sanic import Sanic
+from sanic.exceptions import SanicException
 from sanic_testing.reusable import ReusableClient
 
 from app import create_app
 from app.context import App
+from app.http.problems import CONTENT_TYPE
 from app.models.users import Access
+from app.openapi.operations import operation_of
+from app.openapi.responses import SHARED
 from app.security.access_tokens import key_id
 from config import Config
 from config.environments import TestingConfig
@@ -63,6 +67,21 @@ class Leaks(logging.Handler):
 
 
 leaks = Leaks()
+
+
+def assert_declared(app: App, response: httpx.Response) -> None:
+    """Fail if a route answers with a code that its description does not declare."""
+    if response.headers.get("content-type") != CONTENT_TYPE:
+        return
+    try:
+        route, _, _ = app.router.get(response.request.url.path, response.request.method, None)
+    except SanicException:
+        return  # there is no route with this path and method
+    handler = getattr(getattr(route.handler, "view_class", None), response.request.method.lower(), None)
+    operation = operation_of(handler)
+    if operation and response.content:  # a response to HEAD has none
+        code = response.json()["code"]
+        assert code in {*operation.codes, *SHARED}, f"/{route.path} does not declare {code}"
 
 
 class Service:
@@ -110,6 +129,7 @@ class Service:
         if token is not None:
             options["headers"] = {**options.get("headers", {}), "Authorization": f"Bearer {token}"}
         response = await self._http.request(method, path, **options)
+        assert_declared(self.app, response)
         leaks.remember(options.get("json"))
         if response.status_code in (200, 201) and response.content.startswith(b"{"):
             leaks.remember(response.json())
@@ -154,7 +174,7 @@ class Actor:
         return claims
 
     @property
-    def secret(self) -> int:
+    def secret_status(self) -> int:
         """The status that /tests/secret answers."""
         return self.get("/tests/secret").status_code
 
@@ -191,6 +211,15 @@ def service(config: Config) -> Iterator[Service]:
         yield service
     logging.getLogger().removeHandler(leaks)
     assert not leaks.found(), "no line of the whole run tells a password or a token"
+
+
+@pytest.fixture(autouse=True)
+def _follow_revocations(request: pytest.FixtureRequest) -> None:
+    """Let the service follow the revocations: its event loop stands still while tests of other services run."""
+    if "service" in request.fixturenames:
+        service = request.getfixturevalue("service")
+        if isinstance(service, Service):  # not the one of several processes
+            service.run(service.app.ctx.revocations.catch_up())
 
 
 @pytest.fixture(scope="session")

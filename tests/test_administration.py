@@ -8,6 +8,7 @@ import httpx
 import pytest
 from pymongo.database import Database
 
+from app.database.time_limit import TimeLimit
 from app.models.users import Access
 from tests.conftest import PASSWORD, Actor, Document, Service
 from tests.interleaving import Held
@@ -79,7 +80,7 @@ def test_a_page_that_cannot_be_is_refused(admin: Actor, query: str) -> None:
 def test_promoting_a_user_ends_the_sessions_and_shows_in_the_next(admin: Actor, alice: Actor) -> None:
     response = patch(admin, alice, access="admin")
     assert (response.status_code, response.json()["access"]) == (200, "admin")
-    assert alice.secret == 401
+    assert alice.secret_status == 401
     assert alice.refresh().status_code == 401
     assert alice.log_in().get("/users").status_code == 200
 
@@ -87,19 +88,19 @@ def test_promoting_a_user_ends_the_sessions_and_shows_in_the_next(admin: Actor, 
 def test_disabling_a_user_shows_everywhere(admin: Actor, alice: Actor, bob: Actor) -> None:
     phone = alice.log_in()
     assert patch(admin, alice, disabled=True).json()["disabled"] is True
-    assert (alice.secret, phone.secret, bob.secret) == (401, 401, 200)
+    assert (alice.secret_status, phone.secret_status, bob.secret_status) == (401, 401, 200)
     assert alice.refresh().status_code == 401
     body = {"username": alice.username, "password": PASSWORD}
     assert alice.service("POST", "/auth", json=body).status_code == 401
     assert patch(admin, alice, disabled=False).json()["disabled"] is False
-    assert alice.secret == 401, "a session that has ended does not begin again"
-    assert alice.log_in().secret == 200
+    assert alice.secret_status == 401, "a session that has ended does not begin again"
+    assert alice.log_in().secret_status == 200
 
 
 def test_a_change_to_what_is_so_already_ends_the_sessions_too(admin: Actor, alice: Actor) -> None:
     """It may be the second try of one whose answer was lost."""
     assert patch(admin, alice, access="user", disabled=False).status_code == 200
-    assert alice.secret == 401
+    assert alice.secret_status == 401
 
 
 @pytest.mark.parametrize(
@@ -120,12 +121,12 @@ def test_a_change_that_cannot_be_is_refused(admin: Actor, alice: Actor, change: 
     (error,) = response.json()["errors"]
     assert (response.status_code, error["field"]) == (422, field)
     assert not error["message"].startswith("Value error")
-    assert alice.secret == 200
+    assert alice.secret_status == 200
 
 
 def test_deleting_a_user_ends_everything(admin: Actor, alice: Actor) -> None:
     assert delete(admin, alice).status_code == 204
-    assert alice.secret == 401
+    assert alice.secret_status == 401
     assert alice.refresh().status_code == 401
     assert admin.get(f"/users/{alice.claims['sub']}").status_code == 404
     assert delete(admin, alice).status_code == 404
@@ -183,11 +184,11 @@ def test_a_removal_that_comes_too_late_changes_nothing(
         users = service.app.ctx.users
         lock = users._administrators
         with Held(users, "_compare_and_change", "before") as stopped, pytest.MonkeyPatch.context() as patched:
-            patched.setattr(lock, "_seconds", 0.1)
+            patched.setattr(lock, "_limit", TimeLimit(0.1, lambda: None))
             path, token = f"/users/{two.claims['sub']}", one.tokens["access_token"]
             late = asyncio.create_task(service.send("DELETE", path, token=token))
             await stopped.reached()
-            patched.setattr(lock, "_seconds", 5)
+            patched.setattr(lock, "_limit", TimeLimit(5, lambda: None))
             path, token = f"/users/{one.claims['sub']}", two.tokens["access_token"]
             other = await service.send("DELETE", path, token=token)
             stopped.let_through()
@@ -210,5 +211,5 @@ def test_a_demoted_administrator_has_no_power_from_that_moment(
     address = f"/users{path.format(alice.claims['sub'])}"
     response = admin.service(method, address, token=other.tokens["access_token"], json=body)
     assert (response.status_code, response.json()["code"]) == (403, "insufficient_scope")
-    assert alice.secret == 200
+    assert alice.secret_status == 200
     assert admin.get("/users").status_code == 200

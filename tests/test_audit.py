@@ -122,16 +122,16 @@ def test_a_reused_token_is_written_down(trail: Trail, alice: Actor, database: Da
 
 
 LEAVING: list[tuple[str, str, str, Document, str]] = [
-    ("logged_out", "POST", "/auth/logout", {}, "_sessions.end"),
-    ("logged_out", "DELETE", "/auth/sessions/{sid}", {}, "_sessions.end"),
-    ("logged_out_everywhere", "POST", "/auth/logout-all", {}, "_users.change"),
-    ("deleted", "POST", "/users/me/delete", {"current_password": PASSWORD}, "_users.delete"),
+    ("logged_out", "POST", "/auth/logout", {}, "sessions.end"),
+    ("logged_out", "DELETE", "/auth/sessions/{sid}", {}, "sessions.end"),
+    ("logged_out_everywhere", "POST", "/auth/logout-all", {}, "users.start_generation"),
+    ("deleted", "POST", "/users/me/delete", {"current_password": PASSWORD}, "users.start_deletion"),
     (
         "password_changed",
         "POST",
         "/users/me/password",
         {"current_password": PASSWORD, "new_password": NEW},
-        "_users.change",
+        "users.start_generation",
     ),
 ]
 
@@ -146,10 +146,10 @@ def test_whoever_hangs_up_is_written_down_and_known_here_at_once(
     store, name = step.split(".")
 
     request = service.send(method, path.format(**alice.claims), token=alice.tokens["access_token"], json=body or None)
-    with Held(getattr(service.app.ctx.logins, store), name, "after") as door:
+    with Held(getattr(service.app.ctx, store), name, "after") as door:
         assert service.run(hang_up_at(door, request)) == []
     assert shown(trail.last())["event"] == event
-    assert alice.secret == 401
+    assert alice.secret_status == 401
 
 
 def test_a_thief_who_hangs_up_is_written_down(
@@ -159,10 +159,10 @@ def test_a_thief_who_hangs_up_is_written_down(
     alice.refresh()
     database.sessions.update_one({"_id": alice.claims["sid"]}, {"$set": {"rotations": []}})
 
-    with Held(service.app.ctx.logins._sessions, "end", "after") as door:
+    with Held(service.app.ctx.sessions, "end", "after") as door:
         service.run(hang_up_at(door, service.send("POST", "/auth/refresh", json={"refresh_token": first})))
     assert shown(trail.last()) == told("refresh_token_reused", alice, alice.claims["sid"])
-    assert alice.secret == 401
+    assert alice.secret_status == 401
 
 
 def test_throttling_is_written_down_and_unknown_names_are_not(service: Service, trail: Trail) -> None:

@@ -74,13 +74,13 @@ def command(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 @pytest.mark.parametrize(
     ("words", "typed", "code", "says"),
     [
-        (("create-admin",), PASSWORD, 2, "--username=... is needed"),
+        (("create-admin",), PASSWORD, 2, "--username=... is required"),
         (("create-admin", "--username=a b"), PASSWORD, 1, "ASCII letters"),
         (("create-admin", "--username=somebody-new"), "short", 1, "at least 8 characters"),
         (("create-admin", "--username=somebody-new"), "", 1, "at least 8 characters"),
         (("create-admin", "--username=somebody-new"), "password123", 1, "most common"),
         (("disable-user", "--username=nobody-there"), "", 1, "there is no user named nobody-there"),
-        (("end-sessions",), "", 2, "--username=... is needed"),
+        (("end-sessions",), "", 2, "--username=... is required"),
     ],
 )
 def test_what_cannot_be_done_is_said(
@@ -102,11 +102,11 @@ def test_disabling_and_enabling_a_user(
 ) -> None:
     credentials = {"username": alice.username, "password": alice.password}
     command("disable-user", f"--username={alice.username}")
-    assert alice.secret == 401
+    assert alice.secret_status == 401
     assert alice.refresh().status_code == 401
     assert service("POST", "/auth", json=credentials).status_code == 401
     command("enable-user", f"--username={alice.username.upper()}")
-    assert alice.log_in().secret == 200
+    assert alice.log_in().secret_status == 200
     user = database.users.find_one({"username": alice.username})
     assert user
     assert "ending" not in user
@@ -120,7 +120,7 @@ def test_the_last_administrator_is_not_disabled(
     with pytest.raises(SystemExit):
         command("disable-user", f"--username={alice.username}")
     assert "is the last administrator" in capsys.readouterr().err
-    assert alice.secret == 200
+    assert alice.secret_status == 200
 
 
 def test_a_name_that_is_taken_is_said(
@@ -128,7 +128,7 @@ def test_a_name_that_is_taken_is_said(
 ) -> None:
     with pytest.raises(SystemExit):
         command("create-admin", f"--username={alice.username.upper()}", typed=PASSWORD)
-    assert f"another user is named {alice.username.upper()}" in capsys.readouterr().err
+    assert f"the username {alice.username.upper()} is taken" in capsys.readouterr().err
 
 
 def test_listing_users(command: Callable[..., None], alice: Actor, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,10 +140,10 @@ def test_sessions_ended_on_the_command_line_are_over_in_the_service(
     service: Service, environment: dict[str, str], alice: Actor
 ) -> None:
     ended = run(environment, "end-sessions", f"--username={alice.username}")
-    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, f"all sessions of {alice.username} are over")
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, f"all sessions of {alice.username} have ended")
     service.run(service.app.ctx.revocations.catch_up())
-    assert alice.secret == 401
-    assert alice.log_in().secret == 200
+    assert alice.secret_status == 401
+    assert alice.log_in().secret_status == 200
 
 
 def test_a_database_that_is_away_is_one_line(environment: dict[str, str]) -> None:

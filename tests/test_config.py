@@ -123,7 +123,7 @@ def test_an_instance_file_that_does_not_run_is_named(instance: Path, text: str, 
         (None, "is missing"),
         (SECRET[:31], "shorter than 32 bytes"),
         ("abcabcab" * 8, "not random"),
-        (EXAMPLE_JWT_SECRET_KEY, "is the example's"),
+        (EXAMPLE_JWT_SECRET_KEY, "is the example"),
     ],
 )
 @pytest.mark.parametrize("name", ["development", "production"])
@@ -164,7 +164,7 @@ def test_no_message_and_no_repr_tells_a_secret(instance: Path) -> None:
 def test_the_example_holds_the_key_that_is_refused() -> None:
     example = INSTANCE_FILE.with_name("application.cfg.example")
     assert f"JWT_SECRET_KEY = '{EXAMPLE_JWT_SECRET_KEY}'" in example.read_text()
-    assert "is the example's" in problems({}, example)
+    assert "is the example" in problems({}, example)
 
 
 def test_a_start_with_wrong_settings_ends_with_the_message_and_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from packaging.version import Version
 
-from app.openapi.description import VERSION
+from app.openapi.document import VERSION
 from app.server.supervisor import CLOSING_SECONDS
 from config import Config, load
 from tests.conftest import Document, Service

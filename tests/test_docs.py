@@ -1,47 +1,26 @@
 """The OpenAPI description: every route, as it is; and the page that shows it, with files from nowhere else."""
 
+import asyncio
 import hashlib
+import inspect
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
-import app.openapi.description
-from app.http.bodies import Body
-from app.http.problems import ProblemOut
+from app.background import repeat
+from app.database.time_limit import TimeLimit
+from app.http.codes import Code
+from app.http.problems import ProblemDetails
 from app.openapi import page
-from app.openapi.refusals import CODES
 from config import Config
-from tests.conftest import Document, Service
-from tests.test_error_codes import told
+from tests.conftest import Actor, Document, Service
+from tests.routes import HANDLERS, ROUTES, operation_at
 from tests.test_errors import raw
-
-ROUTES = {
-    ("get", "/tests/hello"): "Greet everyone.",
-    ("get", "/tests/secret"): "Greet whoever shows an access token.",
-    ("post", "/users/registration"): "Register a user and log in.",
-    ("post", "/auth"): "Log in with username and password.",
-    ("post", "/auth/refresh"): "Exchange a refresh token for new tokens.",
-    ("get", "/auth/verify"): "Tell whether the access token holds, and what it claims.",
-    ("get", "/auth/me"): "Show the user to whom the access token belongs.",
-    ("post", "/auth/logout"): "End this session.",
-    ("post", "/auth/logout-all"): "End every session of this user.",
-    ("get", "/auth/sessions"): "List one's sessions that go on.",
-    ("delete", "/auth/sessions/{session_id}"): "End one of one's sessions.",
-    ("post", "/users/me/password"): "Change one's password; every other session ends, and a fresh one begins.",
-    ("post", "/users/me/delete"): "Delete one's account and end all its sessions.",
-    ("get", "/users"): "List users in the order of their ids, which is that of their registration.",
-    ("get", "/users/{user_id}"): "Show a user.",
-    ("patch", "/users/{user_id}"): "Change a user's access or disable the user; all its sessions end.",
-    ("delete", "/users/{user_id}"): "Delete a user and end all its sessions.",
-    ("get", "/health/live"): "Tell that the process answers.",
-    ("get", "/health/ready"): "Tell whether the service can serve: database reachable, revocations fresh.",
-    ("get", "/metrics"): "Tell Prometheus what was counted, summed over all workers.",
-}
-BODIES = [shape for shape in app.openapi.description.SCHEMAS if issubclass(shape, Body)]
 
 
 @pytest.fixture(scope="module")
@@ -70,29 +49,37 @@ def operations(description: Document) -> dict[tuple[str, str], Document]:
 
 def test_every_route_is_described_by_its_docstring(description: Document) -> None:
     summaries = {route: operation["summary"] for route, operation in operations(description).items()}
-    assert summaries == ROUTES
+    assert summaries == {route: inspect.cleandoc(HANDLERS[route].__doc__).partition("\n")[0] for route in ROUTES}
+    assert all(summaries.values())
+
+
+def test_every_route_of_the_router_is_described(service: Service, description: Document) -> None:
+    views = [route for route in service.app.router.routes if getattr(route.handler, "view_class", None)]
+    paths = {re.sub(r"<(\w+)[^>]*>", r"{\1}", f"/{route.path}") for route in views}
+    assert paths == set(description["paths"]) == {path for _, path in ROUTES}
 
 
 def test_protected_routes_ask_for_a_bearer_token(service: Service, description: Document) -> None:
     scheme = description["components"]["securitySchemes"]["bearerAuth"]
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
-    for (method, path), operation in operations(description).items():
-        named = path.replace("{session_id}", "s" * 22).replace("{user_id}", "0" * 24)
-        locked = service(method.upper(), named).status_code == 401
-        assert locked == (operation.get("security") == [{"bearerAuth": []}])
-        assert locked <= ("401" in operation["responses"])
+    for (method, path), described in operations(description).items():
+        examples = {one["name"]: one.get("example") for one in described.get("parameters", [])}
+        locked = service(method.upper(), path.format(**examples)).status_code == 401
+        assert described["security"] == ([{"bearerAuth": []}] if locked else [])
+        assert locked <= ("401" in described["responses"])
 
 
 def test_every_shape_that_is_named_is_there(description: Document) -> None:
     named = set(re.findall(r"#/components/schemas/(\w+)", str(description)))
     assert named <= set(description["components"]["schemas"])
-    assert {"Registration", "Credentials", "Tokens", "ProblemOut"} <= named
+    assert {"Registration", "Credentials", "Tokens", "ProblemDetails"} <= named
 
 
 def test_bodies_are_described(description: Document) -> None:
-    for (method, path), operation in operations(description).items():
-        has_body = method in ("post", "patch") and "logout" not in path
-        assert has_body == ("requestBody" in operation)
+    """Of every handler that reads one."""
+    for route, handler in HANDLERS.items():
+        reads = "read" in inspect.unwrap(handler).__code__.co_names
+        assert reads == ("requestBody" in operations(description)[route])
     shape = description["components"]["schemas"]["Registration"]
     assert shape["required"] == ["username", "password"]
     assert shape["additionalProperties"] is False
@@ -100,7 +87,7 @@ def test_bodies_are_described(description: Document) -> None:
 
 def test_every_operation_has_a_name_of_its_own_and_a_tag_that_is_described(description: Document) -> None:
     names = [operation["operationId"] for operation in operations(description).values()]
-    assert len(set(names)) == len(ROUTES)
+    assert len(set(names)) == len(names)
     assert all(name.isalpha() for name in names)
     tags = [tag["name"] for tag in description["tags"]]
     assert tags == list(dict.fromkeys(tag for one in operations(description).values() for tag in one["tags"]))
@@ -108,26 +95,24 @@ def test_every_operation_has_a_name_of_its_own_and_a_tag_that_is_described(descr
 
 def example(schema: Document) -> Document:
     """Make a body of the examples of its fields, as Swagger UI does."""
-    return {name: part["example"] for name, part in schema["properties"].items()}
+    return {name: part["examples"][0] for name, part in schema["properties"].items()}
 
 
-@pytest.mark.parametrize("shape", BODIES, ids=lambda shape: shape.__name__)
-def test_examples_of_bodies_are_good_ones(description: Document, shape: type[Body]) -> None:
-    body = example(description["components"]["schemas"][shape.__name__])
-    assert set(body) == set(shape.model_fields)
-    assert shape.model_validate_json(json.dumps(body))
+def test_examples_of_bodies_are_good_ones(description: Document) -> None:
+    for shape in filter(None, {operation_at(*route).body for route in ROUTES}):
+        body = example(description["components"]["schemas"][shape.__name__])
+        assert set(body) == set(shape.model_fields)
+        assert shape.model_validate_json(json.dumps(body))
 
 
 def test_examples_of_parameters_are_good_ones(description: Document) -> None:
     """What has to be given has an example; what may be left out has none that would be sent along."""
-    for operation in operations(description).values():
-        for parameter in operation.get("parameters", []):
-            schema = parameter["schema"]
-            assert parameter["required"] == ("example" in schema)
+    for route in ROUTES:
+        for parameter in operations(description)[route].get("parameters", []):
+            assert parameter["required"] == ("example" in parameter)
+            assert "examples" not in parameter["schema"]
             if parameter["required"]:
-                TypeAdapter(app.openapi.description.PATH_PARAMETERS[parameter["name"]]).validate_python(
-                    schema["example"]
-                )
+                TypeAdapter(operation_at(*route).path[parameter["name"]]).validate_python(parameter["example"])
 
 
 def test_the_example_of_a_registration_registers_and_logs_in(service: Service, description: Document) -> None:
@@ -140,18 +125,78 @@ def test_the_example_of_a_registration_registers_and_logs_in(service: Service, d
     assert change.status_code == 200
 
 
-def test_refusals_have_an_example_for_each_code(description: Document) -> None:
-    for operation in operations(description).values():
-        for status, response in operation["responses"].items():
-            if problem := response.get("content", {}).get("application/problem+json"):
-                for code, example in problem["examples"].items():
-                    assert (example["value"]["code"], example["value"]["status"]) == (code, int(status))
-                    assert ProblemOut(**example["value"])
-                    assert code in response["description"]
+def refusals(description: Document) -> Iterator[tuple[int, Document]]:
+    """Find every refusal of every operation, with its status."""
+    for described in operations(description).values():
+        for status, response in described["responses"].items():
+            whole = resolved(description, response)
+            if "application/problem+json" in whole.get("content", {}):
+                yield int(status), whole
 
 
-def test_the_codes_of_refusals_are_those_that_are_documented() -> None:
-    assert set(CODES.items()) <= set(told("From the service"))
+def resolved(description: Document, part: Document) -> Document:
+    """Follow a reference to a component."""
+    for name in part.get("$ref", "").split("/")[1:]:
+        description = description[name]
+    return description if "$ref" in part else part
+
+
+def test_refusals_have_an_example_for_each_code_of_their_enum(description: Document) -> None:
+    for status, response in refusals(description):
+        problem = response["content"]["application/problem+json"]
+        codes = problem["schema"]["allOf"][1]["properties"]["code"]["enum"]
+        assert codes == list(problem["examples"])
+        for code, example in problem["examples"].items():
+            assert (example["value"]["code"], example["value"]["status"]) == (code, status)
+            assert ProblemDetails(**example["value"])
+            assert (code, status) in {(one.value, one.status) for one in Code}
+            assert code in response["description"]
+
+
+def test_every_response_declares_its_headers(description: Document) -> None:
+    for described in operations(description).values():
+        for status, response in described["responses"].items():
+            declared = set(resolved(description, response)["headers"])
+            assert "x-request-id" in declared
+            assert (status in ("401", "403")) == ("WWW-Authenticate" in declared)
+            assert (status in ("429", "503")) == ("Retry-After" in declared)
+            assert (status == "405") == ("Allow" in declared)
+
+
+def test_every_operation_declares_what_the_server_answers_with(description: Document) -> None:
+    for described in operations(description).values():
+        assert {"400", "404", "405", "408", "413", "417", "500", "503"} <= set(described["responses"])
+
+
+def test_operations_that_use_the_database_can_be_unavailable(
+    service: Service, description: Document, appoint: Callable[[], Actor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the others ask it nothing. Each is called by a new administrator with the examples of its description."""
+    asked: list[bool] = []
+    apply = TimeLimit.apply
+
+    async def recording(limit: TimeLimit, call: Awaitable[Any]) -> Any:
+        task = asyncio.current_task()
+        if task and task.get_coro().__qualname__ != repeat.__qualname__:  # type: ignore[union-attr]
+            asked.append(limit._request_context() is not None)
+        return await apply(limit, call)
+
+    for (method, path), described in operations(description).items():
+        parameters = {one["name"]: one.get("example") for one in described.get("parameters", [])}
+        body = described.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+        tokens = appoint().tokens
+        known = {"refresh_token": tokens["refresh_token"]}
+        options = (
+            {"json": {**example(resolved(description, body)), **(known if "refresh" in path else {})}} if body else {}
+        )
+        with monkeypatch.context() as patched:
+            patched.setattr(TimeLimit, "apply", recording)
+            asked.clear()
+            service(method.upper(), path.format(**parameters), token=tokens["access_token"], **options)
+            uses_database = any(asked)
+        assert all(asked), "every call is part of the request's time budget"
+        unavailable = resolved(description, described["responses"]["503"])
+        assert uses_database == ("store_unavailable" in unavailable["description"]), path
 
 
 def addresses(text: str) -> set[str]:

@@ -10,7 +10,8 @@ from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure
 from sanic.application.constants import Mode
 from sanic.exceptions import ServerError
 
-from app.http.problems import as_problem
+from app.http.problems import framework_problem
+from app.refusals import refusal
 from tests.conftest import Actor, Service
 from tests.interleaving import Held, hang_up
 
@@ -227,7 +228,7 @@ def test_the_clients_request_id_is_repeated_if_it_is_well_formed(service: Servic
     ids=lambda value: type(value).__name__,
 )
 def test_what_went_wrong_inside_is_not_told(error: Exception, status: int) -> None:
-    problem = as_problem(error)
+    problem = refusal(error) or framework_problem(error)
     assert problem.status_code == status
     assert str(error) not in problem.detail
     assert ("Retry-After" in problem.headers) == (status == 503)
@@ -243,7 +244,7 @@ def test_a_client_that_leaves_is_not_an_error_of_ours(
             await hang_up(request)
 
     service.run(story())
-    assert "unforeseen" not in caplog.text
+    assert "unexpected" not in caplog.text
 
 
 @pytest.mark.parametrize("mode", Mode)

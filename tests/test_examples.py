@@ -107,7 +107,7 @@ def test_curl_registers_refreshes_and_is_refused_after_the_logout(mongo_uri: str
         result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert [line for line in result.stdout.splitlines() if line.isdigit()] == ["200", "200", "204", "401"]
     assert '{"Hello":"Secret!"}' in result.stderr
-    assert '"code": "session_ended"' in result.stderr
+    assert '"code":"session_ended"' in result.stderr
 
 
 def test_many_requests_with_an_expired_token_cause_one_refresh(url: str, mongo: MongoClient[Document]) -> None:

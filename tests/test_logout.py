@@ -8,7 +8,7 @@ from tests.conftest import Actor, Document, Service
 
 def over(actor: Actor) -> bool:
     """Tell whether both of an actor's tokens are refused."""
-    return actor.secret == 401 and actor.refresh().status_code == 401
+    return actor.secret_status == 401 and actor.refresh().status_code == 401
 
 
 def test_logout_ends_exactly_this_session(alice: Actor, bob: Actor) -> None:
@@ -17,7 +17,7 @@ def test_logout_ends_exactly_this_session(alice: Actor, bob: Actor) -> None:
     assert (response.status_code, response.content) == (204, b"")
     assert phone.get("/tests/secret").json()["code"] == "session_ended"
     assert over(phone)
-    assert (alice.secret, bob.secret) == (200, 200)
+    assert (alice.secret_status, bob.secret_status) == (200, 200)
 
 
 def test_logout_all_ends_every_session_of_this_user(alice: Actor, bob: Actor) -> None:
@@ -25,13 +25,13 @@ def test_logout_all_ends_every_session_of_this_user(alice: Actor, bob: Actor) ->
     assert phone.post("/auth/logout-all").status_code == 204
     assert over(phone)
     assert over(alice)
-    assert bob.secret == 200
+    assert bob.secret_status == 200
 
 
 def test_a_login_right_after_works(alice: Actor) -> None:
     alice.post("/auth/logout-all")
     again = alice.log_in()
-    assert again.secret == 200
+    assert again.secret_status == 200
     assert again.refresh().status_code == 200
 
 
@@ -67,9 +67,9 @@ def test_an_interrupted_logout_all_is_finished_by_somebody_else(
     """A worker that dies between its two steps leaves a mark; any other takes the second one."""
     database.users.update_one({"username": alice.username}, {"$inc": {"generation": 1}, "$set": {"ending": True}})
     later = alice.log_in()
-    service.run(service.app.ctx.logins.finish_interrupted())
+    service.run(service.app.ctx.generations.finish_interrupted())
     assert over(alice)
-    assert later.secret == 200, "a session of the new generation goes on"
+    assert later.secret_status == 200, "a session of the new generation goes on"
     user = database.users.find_one({"username": alice.username})
     assert user
     assert "ending" not in user

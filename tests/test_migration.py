@@ -118,7 +118,7 @@ def test_who_has_moved_in_logs_in_and_the_hash_is_renewed(
         alice, root = (Actor(service, name, {}).log_in() for name in ("aLICE", "root"))
         assert alice.get("/auth/me").json()["username"] == "Alice"
         assert [user["access"] for user in root.get("/users").json()["users"]] == ["user", "admin"]
-        assert alice.log_in().secret == 200
+        assert alice.log_in().secret_status == 200
         taken = service("POST", "/users/registration", json={"username": "ALICE", "password": 3 * PASSWORD})
         assert taken.status_code == 409
     for user in users.find():
@@ -144,7 +144,7 @@ def test_a_service_that_is_there_before_them_is_not_ready_until_they_have_moved(
     with Service(config.model_copy(update={"MONGO_URI": uri})) as service:
         for refused in (service("GET", "/health/ready"), service("POST", "/users/registration", json=carol)):
             assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
-        assert "users: the database makes no indexes (DuplicateKeyError 11000)" in caplog.text
+        assert "users: the indexes cannot be created (DuplicateKeyError 11000)" in caplog.text
         assert service("GET", "/tests/secret", token="x").status_code == 401, "revocations are followed all the same"
         assert not service.app.ctx.revocations.stale()
         migrate(uri, "--apply")

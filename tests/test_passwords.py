@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.http.problems import Problem
-from app.security.passwords import CONTEXT, NICENESS, Passwords, normalise
+from app.refusals import refusal
+from app.security.passwords import CONTEXT, NICENESS, HashingBusy, Passwords, normalise
 from tests.conftest import PASSWORD, Service
 
 
@@ -75,7 +75,9 @@ def test_nobodys_password_costs_what_anybodys_costs() -> None:
     async def story() -> None:
         passwords = pool(queue=8)
         stored = await passwords.hash(PASSWORD)
-        assert passwords._nobodys.rpartition("$")[0].rpartition("$")[0] == stored.rpartition("$")[0].rpartition("$")[0]
+        assert (
+            passwords._dummy_hash.rpartition("$")[0].rpartition("$")[0] == stored.rpartition("$")[0].rpartition("$")[0]
+        )
 
     asyncio.run(story())
 
@@ -103,10 +105,12 @@ def test_beyond_the_queue_it_refuses_for_now(blocker: Blocker) -> None:
         passwords = pool(threads=1, queue=1)
         working, waiting = (asyncio.ensure_future(run(passwords, blocker)) for _ in range(2))
         await settle()
-        with pytest.raises(Problem) as refused:
+        with pytest.raises(HashingBusy) as busy:
             await passwords.hash(PASSWORD)
-        assert (refused.value.status_code, refused.value.code) == (503, "hashing_busy")
-        assert "Retry-After" in refused.value.headers
+        problem = refusal(busy.value)
+        assert problem
+        assert (problem.status_code, problem.code) == (503, "hashing_busy")
+        assert "Retry-After" in problem.headers
         blocker.go.set()
         assert {*await asyncio.gather(working, waiting)} == {"done"}
         assert await verify(passwords, PASSWORD, await passwords.hash(PASSWORD)) == (True, None)
@@ -138,7 +142,7 @@ def test_a_thread_is_busy_until_its_work_is_done_although_the_client_left(blocke
         await asyncio.to_thread(blocker.begun.acquire)
         left.cancel()  # type: ignore[attr-defined]
         await settle()
-        with pytest.raises(Problem):
+        with pytest.raises(HashingBusy):
             await passwords.hash(PASSWORD)
         blocker.go.set()
         async with asyncio.timeout(5):

@@ -22,7 +22,7 @@ def assert_over(service: Service, answer: httpx.Response) -> None:
     """Show that an answer gave no tokens, or none that are still good."""
     if answer.status_code == 200:
         actor = Actor(service, "", answer.json())
-        assert actor.secret == 401
+        assert actor.secret_status == 401
         assert actor.refresh().status_code == 401
     else:
         assert answer.status_code == 401
@@ -30,7 +30,7 @@ def assert_over(service: Service, answer: httpx.Response) -> None:
 
 @pytest.mark.parametrize(
     ("store", "method", "when"),
-    [("_sessions", "open", "before"), ("_sessions", "open", "after"), ("_users", "by_id", "after")],
+    [("sessions", "open", "before"), ("sessions", "open", "after"), ("users", "by_id", "after")],
 )
 def test_logout_all_wins_over_a_login_in_flight(
     service: Service, alice: Actor, store: str, method: str, when: Any
@@ -38,7 +38,7 @@ def test_logout_all_wins_over_a_login_in_flight(
     """The password was right before; the session is opened, looked at or answered after."""
 
     async def story() -> httpx.Response:
-        with Held(getattr(service.app.ctx.logins, store), method, when) as login_at:
+        with Held(getattr(service.app.ctx, store), method, when) as login_at:
             login = asyncio.create_task(log_in(service, alice))
             await login_at.reached()
             ended = await service.send("POST", "/auth/logout-all", token=alice.tokens["access_token"])
@@ -54,7 +54,7 @@ def test_logout_all_wins_over_a_login_in_flight(
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_logout_wins_over_a_refresh_in_flight(service: Service, alice: Actor, path: str, when: Any) -> None:
     async def story() -> httpx.Response:
-        with Held(service.app.ctx.logins._sessions, "rotate", when) as refresh_at:
+        with Held(service.app.ctx.sessions, "rotate", when) as refresh_at:
             refreshed = asyncio.create_task(refresh(service, alice))
             await refresh_at.reached()
             ended = await service.send("POST", path, token=alice.tokens["access_token"])
@@ -69,7 +69,7 @@ def test_a_logout_wins_over_a_refresh_in_flight(service: Service, alice: Actor, 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_password_change_wins_over_a_refresh_in_flight(service: Service, alice: Actor, when: Any) -> None:
     async def story() -> httpx.Response:
-        with Held(service.app.ctx.logins._sessions, "rotate", when) as refresh_at:
+        with Held(service.app.ctx.sessions, "rotate", when) as refresh_at:
             refreshed = asyncio.create_task(refresh(service, alice))
             await refresh_at.reached()
             body = {"current_password": PASSWORD, "new_password": "a quite different sentence"}
@@ -86,7 +86,7 @@ def test_a_logout_is_finished_although_the_client_leaves_in_between(service: Ser
     """A client that hangs up cancels its handler; both steps are taken all the same."""
     phone = alice.log_in()
 
-    with Held(service.app.ctx.users, "change", "after") as logout_at:
+    with Held(service.app.ctx.users, "start_generation", "after") as logout_at:
         logout = service.send("POST", "/auth/logout-all", token=alice.tokens["access_token"])
         assert service.run(hang_up_at(logout_at, logout)) == []
-    assert (alice.secret, phone.secret) == (401, 401)
+    assert (alice.secret_status, phone.secret_status) == (401, 401)

@@ -43,7 +43,7 @@ def test_a_refresh_gives_new_tokens_for_the_same_session(alice: Actor) -> None:
     assert alice.tokens["refresh_token"] != before["refresh_token"]
     assert alice.claims["sid"] == claims["sid"]
     assert alice.claims["jti"] != claims["jti"]
-    assert alice.secret == 200
+    assert alice.secret_status == 200
     assert alice.refresh().status_code == 200
 
 
@@ -53,7 +53,7 @@ def test_a_lost_answer_can_be_asked_for_again(alice: Actor, database: Database[D
     successor = alice.refresh().json()["refresh_token"]
     let_pass(database, alice, 9)
     assert alice.refresh(first).json()["refresh_token"] == successor
-    assert alice.secret == 200
+    assert alice.secret_status == 200
     assert alice.refresh(successor).status_code == 200
 
 
@@ -90,7 +90,7 @@ def test_a_stolen_token_ends_the_session_for_both(
     assert refused(service, tokens[ancestor]) == "refresh_token_reused"
     assert refused(service, tokens[-1]) == "session_ended"
     assert alice.get("/tests/secret").json()["code"] == "session_ended"
-    assert alice.log_in().secret == 200
+    assert alice.log_in().secret_status == 200
 
 
 def test_a_token_older_than_all_remembered_rotations_ends_the_session(service: Service, alice: Actor) -> None:
@@ -99,7 +99,7 @@ def test_a_token_older_than_all_remembered_rotations_ends_the_session(service: S
     for _ in range(ROTATIONS_REMEMBERED + 1):
         alice.refresh()
     assert refused(service, first) == "refresh_token_reused"
-    assert alice.secret == 401
+    assert alice.secret_status == 401
 
 
 def test_parallel_refreshes_agree_on_one_successor(
@@ -155,7 +155,7 @@ def test_a_refresh_token_that_we_did_not_make_is_refused(
         "long": f"{session_id}.{'9' * 300}.{mac}",
     }[changed]
     assert refused(service, token) == "refresh_token_invalid"
-    assert (alice.secret, bob.secret) == (200, 200)
+    assert (alice.secret_status, bob.secret_status) == (200, 200)
 
 
 def test_proofs_are_compared_in_constant_time(

@@ -20,7 +20,7 @@ def restart(config: Config) -> Iterator[Callable[[], Service]]:
 
 def test_a_session_goes_on_after_a_restart(alice: Actor, restart: Callable[[], Service]) -> None:
     again = Actor(restart(), alice.username, alice.tokens)
-    assert again.secret == 200
+    assert again.secret_status == 200
     assert again.refresh().status_code == 200
 
 
@@ -43,7 +43,7 @@ def test_a_rotated_token_does_not_become_good_again(
     database.sessions.update_one({"_id": alice.claims["sid"]}, {"$set": {"rotations": []}})  # long ago
     again = Actor(restart(), alice.username, alice.tokens)
     assert again.refresh(first).json()["code"] == "refresh_token_reused"
-    assert again.secret == 401
+    assert again.secret_status == 401
 
 
 def test_failed_passwords_are_not_forgotten(service: Service, restart: Callable[[], Service]) -> None:
@@ -58,11 +58,11 @@ def test_a_rotation_of_the_key_logs_nobody_out(config: Config, alice: Actor) -> 
     rotated = {"JWT_SECRET_KEY": new_key, "JWT_PREVIOUS_SECRET_KEYS": [config.JWT_SECRET_KEY]}
     with Service(config.model_copy(update=rotated)) as service:
         again = Actor(service, alice.username, alice.tokens)
-        assert again.secret == 200
+        assert again.secret_status == 200
         assert again.refresh().status_code == 200
         renewed = dict(again.tokens)
     with Service(config.model_copy(update={"JWT_SECRET_KEY": new_key})) as service:
-        assert Actor(service, alice.username, renewed).secret == 200
+        assert Actor(service, alice.username, renewed).secret_status == 200
         stranger = Actor(service, alice.username, dict(alice.tokens))
-        assert stranger.secret == 401
+        assert stranger.secret_status == 401
         assert stranger.refresh().status_code == 401

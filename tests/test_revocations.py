@@ -12,7 +12,7 @@ from pymongo.database import Database as Mongo
 from pymongo.errors import ConnectionFailure
 
 from app.database.client import Database
-from app.models.sessions import FEED_PAGE, INDEXES, Client, Sessions
+from app.models.sessions import FEED_PAGE, INDEXES, Device, Sessions
 from app.models.users import INDEXES as USER_INDEXES
 from app.models.users import User
 from app.security.revocations import MARGIN_SECONDS, Revocations
@@ -20,7 +20,7 @@ from config import Config
 from tests.conftest import Actor, Document, Service
 
 SOMEBODY = User.new("somebody", "hash")
-SOMEWHERE = Client("127.0.0.1", "test")
+SOMEWHERE = Device("127.0.0.1", "test")
 
 
 class Clock:
@@ -48,7 +48,7 @@ def follower(sessions: Any, clock: Clock) -> Revocations:
 @pytest.fixture
 def sessions(service: Service) -> Sessions:
     """Give the service's own sessions, to be used on its loop."""
-    sessions: Sessions = service.app.ctx.logins._sessions
+    sessions: Sessions = service.app.ctx.sessions
     return sessions
 
 
@@ -87,8 +87,8 @@ def test_before_the_first_look_and_long_after_the_last_nothing_is_certain(
 
 
 def test_a_protected_route_refuses_rather_than_guess(service: Service, alice: Actor, clock: Clock) -> None:
-    known = service.app.ctx.auth._revocations
-    service.app.ctx.auth._revocations = follower(known._sessions, clock)
+    known = service.app.ctx.authenticator._revocations
+    service.app.ctx.authenticator._revocations = follower(known._sessions, clock)
     try:
         response = alice.get("/tests/secret")
         assert (response.status_code, response.json()["code"]) == (503, "revocations_stale")
@@ -96,7 +96,7 @@ def test_a_protected_route_refuses_rather_than_guess(service: Service, alice: Ac
         assert service("GET", "/tests/secret", token="x").status_code == 401, "garbage is refused all the same"
         assert service("GET", "/tests/hello").status_code == 200
     finally:
-        service.app.ctx.auth._revocations = known
+        service.app.ctx.authenticator._revocations = known
 
 
 def test_entries_leave_when_no_access_token_can_be_alive(clock: Clock) -> None:
@@ -193,7 +193,7 @@ def test_more_than_a_page_is_read_page_by_page(service: Service, mongo_uri: str,
             many = Sessions(
                 database.collection("sessions", INDEXES), idle_seconds=99, absolute_seconds=99, grace_seconds=1
             )
-            await many.prepare()
+            await database.prepare()
             documents = [{"_id": str(number), "user_id": "u", "generation": 0} for number in range(FEED_PAGE + 10)]
             await database.collection("sessions", INDEXES)._collection.insert_many(documents)
             await many.end_all("u", 1)

@@ -1,82 +1,99 @@
-"""Patience: what a request asks the database is over in time, and so is all of it together."""
+"""Time limits: every call of the database ends in time, and all calls of a request share one time budget."""
 
 import asyncio
 import time
 from collections.abc import Awaitable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pymongo.errors import NetworkTimeout
 
-from app.database.collection import be_patient_once, in_time
 from app.database.lock import Lock
+from app.database.time_limit import TimeLimit
 from config import Config
 from tests.conftest import Actor, Service
 
 SECONDS = 0.6  # far from all the waits below, for a busy machine
 
 
-async def answered(call: Awaitable[None]) -> bool:
-    """Tell whether a call was answered within its patience."""
-    try:
-        await in_time(call, SECONDS)
-    except NetworkTimeout:
-        return False
-    return True
+class Requests:
+    """Stands for the server, which serves all requests of a connection in one task."""
+
+    def __init__(self) -> None:
+        self._current: Any | None = None
+        self.limit = TimeLimit(SECONDS, lambda: self._current)
+
+    def start(self) -> None:
+        """Start a request."""
+        self._current = SimpleNamespace()
+
+    async def answered(self, call: Awaitable[None]) -> bool:
+        """Return whether a call was answered within its limit."""
+        try:
+            await self.limit.apply(call)
+        except NetworkTimeout:
+            return False
+        return True
 
 
 def test_a_call_that_hangs_is_given_up() -> None:
     async def story() -> None:
         began = time.monotonic()
         with pytest.raises(NetworkTimeout):
-            await in_time(asyncio.sleep(5), SECONDS)
+            await Requests().limit.apply(asyncio.sleep(5))
         assert time.monotonic() - began < 1
 
     asyncio.run(story())
 
 
-def test_the_calls_of_one_request_share_their_patience() -> None:
-    """One that used up most of it leaves the next ones little, and the next request begins anew."""
+def test_the_calls_of_one_request_share_their_time_budget() -> None:
+    """A call that used most of it leaves little to the next ones; the next request has a budget of its own."""
 
     async def story() -> list[bool]:
-        be_patient_once()
-        first = [await answered(asyncio.sleep(seconds)) for seconds in (0.2, 0.5)]
-        be_patient_once()
-        return [*first, await answered(asyncio.sleep(0.2))]
+        requests = Requests()
+        requests.start()
+        first = [await requests.answered(asyncio.sleep(seconds)) for seconds in (0.2, 0.5)]
+        requests.start()
+        return [*first, await requests.answered(asyncio.sleep(0.2))]
 
     assert asyncio.run(story()) == [True, False, True]
 
 
-def test_what_belongs_to_no_request_has_patience_for_each_call() -> None:
+def test_calls_outside_of_requests_have_a_limit_each() -> None:
     async def story() -> list[bool]:
-        return [await answered(asyncio.sleep(0.25)) for _ in range(3)]
+        requests = Requests()
+        return [await requests.answered(asyncio.sleep(0.25)) for _ in range(3)]
 
     assert asyncio.run(story()) == [True, True, True]
 
 
-def test_a_probe_does_not_pay_for_what_its_connection_asked_before(config: Config, resident: Actor) -> None:
+def test_a_probe_does_not_pay_for_earlier_requests_of_its_connection(config: Config, resident: Actor) -> None:
     """A load balancer keeps its connections, and Sanic serves all requests of one in one task."""
     with Service(config.model_copy(update={"MONGO_TIMEOUT_SECONDS": SECONDS})) as service:
+        database = service.app.ctx.database
 
         async def slow() -> None:
-            await in_time(asyncio.sleep(0.25), SECONDS)
+            await database._limit.apply(asyncio.sleep(0.25))
 
         assert service("GET", "/auth/me", token=resident.tokens["access_token"]).status_code == 200
-        service.app.ctx.database.ping = slow  # type: ignore[method-assign]
+        database.ping = slow  # type: ignore[method-assign]
         assert [service("GET", "/health/ready").status_code for _ in range(4)] == [200] * 4
 
 
-def test_waiting_for_a_lock_is_waiting_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_a_lock_uses_the_time_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     async def held_by_others(_: Lock) -> None:
-        """Tell that it is not free."""
+        """Return that it is not free."""
 
     monkeypatch.setattr(Lock, "_try", held_by_others)
 
     async def story() -> float:
-        be_patient_once()
-        assert await answered(asyncio.sleep(0.4))
+        requests = Requests()
+        requests.start()
+        assert await requests.answered(asyncio.sleep(0.4))
         began = time.monotonic()
         with pytest.raises(NetworkTimeout):
-            await Lock(None, "any", seconds=SECONDS).held().__aenter__()  # type: ignore[arg-type]
+            await Lock(None, "any", requests.limit).held().__aenter__()  # type: ignore[arg-type]
         return time.monotonic() - began
 
     assert asyncio.run(story()) < 0.4

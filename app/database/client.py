@@ -1,4 +1,4 @@
-"""Open, ping and close MongoDB, and say whether it can ever serve; the only module that imports Motor."""
+"""Open, ping and close MongoDB; the only module that imports Motor."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,9 @@ from pymongo import IndexModel
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from app.database.collection import Collection, in_time
+from app.database.collection import Collection
+from app.database.lock import Lock
+from app.database.time_limit import TimeLimit
 from app.metrics import mongo_commands
 
 CLOSE_SECONDS = 0.5
@@ -21,28 +23,32 @@ WRONG_CREDENTIALS = {13, 18}  # the server's error codes Unauthorized and Authen
 
 
 class Outcomes(CommandListener):
-    """Counts how commands end."""
+    """Counts commands by outcome."""
 
     succeeded_ones = mongo_commands.labels("succeeded")
     failed_ones = mongo_commands.labels("failed")
 
     def started(self, _: CommandStartedEvent) -> None:
-        """Count it later."""
+        """Do nothing; the outcome is counted."""
 
     def succeeded(self, _: CommandSucceededEvent) -> None:
-        """Count an answer."""
+        """Count a response."""
         self.succeeded_ones.inc()
 
     def failed(self, _: CommandFailedEvent) -> None:
-        """Count an error, or that no answer came."""
+        """Count an error, or a missing response."""
         self.failed_ones.inc()
 
 
 class Database:
-    """A worker's own connection. Open it on the loop that uses it; opening does not connect."""
+    """A worker's own connection. Open it on the event loop that uses it; opening does not connect.
 
-    def __init__(self, uri: str, *, timeout_seconds: float) -> None:
-        self._seconds = timeout_seconds
+    `request_context` returns the namespace of the current request, see TimeLimit.
+    """
+
+    def __init__(
+        self, uri: str, *, timeout_seconds: float, request_context: Callable[[], Any | None] = lambda: None
+    ) -> None:
         milliseconds = int(timeout_seconds * 1000)
         self._client: AsyncIOMotorClient[Mapping[str, Any]] = AsyncIOMotorClient(
             uri,
@@ -51,7 +57,7 @@ class Database:
             connectTimeoutMS=milliseconds,
             waitQueueTimeoutMS=milliseconds,
             w="majority",
-            readPreference="primary",  # a secondary does not know yet who was logged out
+            readPreference="primary",  # a secondary may not know yet which sessions have ended
             readConcernLevel="local",
             retryWrites=True,
             tz_aware=True,
@@ -59,21 +65,30 @@ class Database:
             event_listeners=[Outcomes()],
         )
         self._database = self._client.get_default_database(DEFAULT_NAME)
+        self._limit = TimeLimit(timeout_seconds, request_context)
         self.collections: dict[str, Collection] = {}
 
     def collection(self, name: str, indexes: Sequence[IndexModel] = ()) -> Collection:
-        """Return a collection, with the indexes that it must have before anything is inserted."""
+        """Return a collection with the indexes that it must have before anything is inserted."""
         options: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
-        collection = Collection(self._database.get_collection(name, codec_options=options), indexes, self._seconds)
+        collection = Collection(self._database.get_collection(name, codec_options=options), indexes, self._limit)
         self.collections[name] = collection
         return collection
 
+    def lock(self, name: str) -> Lock:
+        """Return a lock of this name."""
+        return Lock(self.collection("locks"), name, self._limit)
+
+    async def prepare(self) -> None:
+        """Create the indexes of all collections. Raises pymongo's errors, IndexesMissing among them."""
+        await asyncio.gather(*(collection.prepare() for collection in self.collections.values()))
+
     async def ping(self) -> None:
-        """Ask the primary for a sign of life. Raises pymongo's errors."""
-        await in_time(self._client.admin.command("ping"), self._seconds)
+        """Check that the primary responds. Raises pymongo's errors."""
+        await self._limit.apply(self._client.admin.command("ping"))
 
     async def close(self) -> None:
-        """Close every connection. The driver takes leave of the server, which may be gone, so not for long."""
+        """Close every connection. The driver ends its sessions at the server, which may be down, so not for long."""
 
         def close() -> None:
             with pymongo.timeout(CLOSE_SECONDS):
@@ -82,12 +97,12 @@ class Database:
         await asyncio.to_thread(close)
 
 
-def objection(
+def startup_error(
     uri: str, *, timeout_seconds: float, inspect: Callable[[pymongo.database.Database[Any]], str | None]
 ) -> str | None:
-    """Say why this database can never serve, or None: also when it is away, for then it may yet come.
+    """Return why the service can never serve from this database, or None, also if it is unavailable for now.
 
-    `inspect` looks at what it holds, and says why that cannot be served.
+    `inspect` looks at its content and returns a reason or None.
     """
     milliseconds = int(timeout_seconds * 1000)
     try:
@@ -95,7 +110,7 @@ def objection(
             return inspect(client.get_default_database(DEFAULT_NAME))
     except OperationFailure as error:
         if error.code in WRONG_CREDENTIALS:
-            return "the database refuses this user name and password"
+            return "the database rejects this user name and password"
     except PyMongoError:
-        pass  # it is away
+        pass  # unavailable
     return None

@@ -1,4 +1,4 @@
-"""A lock that all workers and machines share, for the few changes that must be made one at a time."""
+"""A lock that all workers and machines share, for the few changes that must be serialized."""
 
 import asyncio
 import time
@@ -8,25 +8,26 @@ from datetime import datetime
 
 from pymongo.errors import DuplicateKeyError, NetworkTimeout
 
-from app.database.collection import Collection, in_time
+from app.database.collection import Collection
+from app.database.time_limit import TimeLimit
 
 RETRY_SECONDS = 0.02
 
 
 class Lock:
-    """Held until its deadline at most, by the database's clock, so a holder that dies blocks nobody for long."""
+    """Expires by the database's clock, so that a holder that dies does not block others for long."""
 
-    def __init__(self, locks: Collection, name: str, *, seconds: float) -> None:
+    def __init__(self, locks: Collection, name: str, limit: TimeLimit) -> None:
         self._locks = locks
         self._name = name
-        self._seconds = seconds
+        self._limit = limit
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[datetime]:
-        """Wait for the lock, and give the deadline by which every write under it must have happened.
+        """Wait for the lock, and yield the time at which it expires.
 
-        A write makes sure of that by a condition on $$NOW: a holder that was stopped and goes on too late
-        changes nothing. Raises NetworkTimeout if others hold the lock for too long.
+        Every write under the lock must have the condition that $$NOW is earlier: a holder that was paused and resumes
+        too late then changes nothing. Raises NetworkTimeout if others hold the lock for too long.
         """
         deadline = await self._acquire()
         try:
@@ -35,15 +36,15 @@ class Lock:
             await self._locks.delete_one({"_id": self._name, "until": deadline})
 
     async def _acquire(self) -> datetime:
-        give_up = time.monotonic() + self._seconds
+        give_up = time.monotonic() + self._limit.seconds
         while time.monotonic() < give_up:
             if deadline := await self._try():
                 return deadline
-            await in_time(asyncio.sleep(RETRY_SECONDS), self._seconds)  # it is the request's time, too
-        raise NetworkTimeout(f"{self._name}: the lock was not free within {self._seconds} s")
+            await self._limit.apply(asyncio.sleep(RETRY_SECONDS))  # waiting uses the request's time budget
+        raise NetworkTimeout(f"{self._name}: the lock was not free within {self._limit.seconds} s")
 
     async def _try(self) -> datetime | None:
-        take = [{"$set": {"until": {"$add": ["$$NOW", int(self._seconds * 1000)]}}}]
+        take = [{"$set": {"until": {"$add": ["$$NOW", int(self._limit.seconds * 1000)]}}}]
         try:
             taken = await self._locks.find_one_and_update({"_id": self._name, "until": None}, take, upsert=True)
         except DuplicateKeyError:

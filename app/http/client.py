@@ -1,7 +1,8 @@
-"""Who is asking: the request's id, its address, its user agent."""
+"""The client of a request: its address, its network, its user agent, and the request's id."""
 
 import ipaddress
 import re
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -9,12 +10,30 @@ from sanic import Request
 
 USER_AGENT_LENGTH = 200
 WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
-ids = Random()  # noqa: S311 - they are no secrets, and a generator for those takes ten times as long
-SHARED_PREFIX = 64  # bits; whoever has one IPv6 address of such a network has all of them
+ids = Random()  # noqa: S311 - ids are no secrets, and a generator for secrets takes ten times as long
+SHARED_PREFIX = 64  # bits; a client usually has all addresses of such an IPv6 network
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a request came from. Attempts are counted by `network`."""
+
+    address: str
+    network: str
+    user_agent: str
+
+
+def client(request: Request[Any, Any]) -> Client:
+    """Return the client, determined once for each request."""
+    known: Client | None = getattr(request.ctx, "client", None)
+    if known is None:
+        ip_address = address(request)
+        known = request.ctx.client = Client(ip_address, network(ip_address), user_agent(request))
+    return known
 
 
 def request_id(request: Request[Any, Any]) -> str:
-    """Return the client's X-Request-ID if it is well-formed, else one made here; the same for one request."""
+    """Return the client's X-Request-ID if it is well-formed, else a new id; determined once for each request."""
     known = getattr(request.ctx, "request_id", None)
     if known is None:
         sent = request.headers.getone("x-request-id", "")
@@ -22,25 +41,30 @@ def request_id(request: Request[Any, Any]) -> str:
     return str(known)
 
 
+def current_request() -> Request[Any, Any] | None:
+    """Return the request that the running task serves, or None outside of requests."""
+    return Request._current.get(None)
+
+
 def address(request: Request[Any, Any]) -> str:
-    """Return the client's IP address: the peer's, or what a configured proxy says of it if that is an address."""
+    """Return the client's IP address: the peer's, or the one that a configured proxy reports if it is valid."""
     for candidate in (request.remote_addr, request.ip):
         try:
             return str(ipaddress.ip_address(_without_port(candidate)))
         except ValueError:
             continue
-    return "unknown"  # a Unix socket's peer has none
+    return "unknown"  # the peer of a Unix socket has none
 
 
 def _without_port(node: str) -> str:
-    """Return the address of what a proxy calls its client, which may be followed by a port (RFC 7239 section 6)."""
+    """Return the address of a node that a proxy reports, which may have a port (RFC 7239 section 6)."""
     if node.startswith("["):
         return node[1:].partition("]")[0]
     return node.partition(":")[0] if node.count(":") == 1 else node
 
 
 def network(client_address: str) -> str:
-    """Return what attempts are counted by: the address, or the network that an IPv6 client has to itself."""
+    """Return the network of an address: the address itself, or the /64 of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(client_address)
     except ValueError:
@@ -53,7 +77,7 @@ def network(client_address: str) -> str:
 
 
 def user_agent(request: Request[Any, Any]) -> str:
-    """Return what the client calls itself, as it may be stored."""
+    """Return the User-Agent, shortened, as valid Unicode."""
     sent = request.headers.getone("user-agent", "")[:USER_AGENT_LENGTH]
-    # Sanic keeps bytes that are no UTF-8 as lone surrogates, which no database takes.
+    # Sanic keeps bytes that are not UTF-8 as lone surrogates, which MongoDB does not accept.
     return sent.encode("utf-8", "replace").decode()

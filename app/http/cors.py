@@ -1,7 +1,7 @@
-"""sanic-ext, as much of it as pays: automatic HEAD and OPTIONS, and CORS where it is wanted.
+"""CORS, and automatic HEAD and OPTIONS: the part of sanic-ext that this service uses.
 
-Its injection alone would cost a fifth of the throughput, its CORS costs something even without an origin, and the
-pages of its documentation come from another host: ours is in docs/.
+Its dependency injection would cost a fifth of the throughput, its CORS costs something even without an origin, and its
+documentation pages load files from another host; app/openapi has the service's own.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ RESPONSE_HEADERS = ["retry-after", "www-authenticate", "x-request-id"]
 
 
 def enable(app: Sanic[Any, Any], *, cors_origins: list[str]) -> None:
-    """Extend the app; scripts of the origins may call it, with tokens but never with cookies."""
+    """Extend the app. Scripts of these origins may call it with tokens, but never with cookies."""
     app.config.update(
         CORS=bool(cors_origins),
         CORS_ORIGINS="*" if "*" in cors_origins else cors_origins,

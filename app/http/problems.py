@@ -1,10 +1,9 @@
-"""Our refusals, and the one shape in which every error leaves: RFC 9457 problem details."""
+"""Refusals, and the one shape in which every error is answered: RFC 9457 problem details."""
 
-import json
 import re
 from asyncio import CancelledError
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
 
 from pydantic import BaseModel, Field
 from sanic import HTTPResponse, Request
@@ -12,25 +11,29 @@ from sanic.exceptions import SanicException
 from sanic.handlers import ErrorHandler
 from sanic.log import error_logger
 
-from app.database.failures import is_away, trouble
 from app.http.client import request_id
-from app.http.responses import answer
+from app.http.codes import Code
+from app.http.responses import respond
 
 RETRY_SECONDS = 2
 BEARER = 'Bearer realm="api"'
+CONTENT_TYPE = "application/problem+json"
 
-# Stable codes of errors that the framework raises, and a word for people instead of the framework's own.
-FRAMEWORK: dict[int, tuple[str, str]] = {
-    400: ("bad_request", "The request is not well-formed."),
-    401: ("unauthorized", "Credentials are needed."),
-    403: ("forbidden", "This is not allowed."),
-    404: ("not_found", "There is nothing at this address."),
-    405: ("method_not_allowed", "This address does not answer to that method."),
-    408: ("request_timeout", "The request did not arrive in time."),
-    413: ("payload_too_large", "The request is larger than this service accepts."),
-    417: ("expectation_failed", "The expectation cannot be met."),
-    500: ("internal_error", "Something went wrong here. It has been logged under the request id."),
-    503: ("unavailable", "The service could not answer in time. Please try again."),
+# The codes of errors that the framework raises, by their status.
+FRAMEWORK: dict[int, Code] = {
+    code.status: code
+    for code in (
+        Code.BAD_REQUEST,
+        Code.UNAUTHORIZED,
+        Code.FORBIDDEN,
+        Code.NOT_FOUND,
+        Code.METHOD_NOT_ALLOWED,
+        Code.REQUEST_TIMEOUT,
+        Code.PAYLOAD_TOO_LARGE,
+        Code.EXPECTATION_FAILED,
+        Code.INTERNAL_ERROR,
+        Code.UNAVAILABLE,
+    )
 }
 
 
@@ -41,140 +44,116 @@ class FieldError(BaseModel):
     message: str
 
 
-class ProblemOut(BaseModel):
-    """Every error (RFC 9457)."""
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457)."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str = Field(description="Stable, for programs.")
-    request_id: str
-    errors: list[FieldError] | None = None  # left out if there are none
+    type: str = "about:blank"
+    title: str = Field(examples=["Unauthorized"])
+    status: int = Field(examples=[401])
+    detail: str = Field(description="A sentence for people; it may change.")
+    code: str = Field(description="A stable code for programs.")
+    request_id: str = Field(examples=["0f8fad5bd9cb469fa16570867728950e"])
+    errors: list[FieldError] | None = None  # only of invalid_fields
 
 
 class Problem(SanicException):
-    """A refusal on purpose: status, stable code, and a sentence for people."""
+    """A refusal with a stable code, answered as problem details.
+
+    `detail` replaces the code's sentence, `retry_after` (seconds) the default for a status that has the header.
+    `log` is for the log alone.
+    """
 
     quiet = True
 
     def __init__(
         self,
-        status: int,
-        code: str,
-        detail: str,
+        code: Code,
+        detail: str | None = None,
         *,
-        headers: dict[str, str] | None = None,
-        errors: list[dict[str, str]] | None = None,
+        errors: list[FieldError] | None = None,
+        headers: Mapping[str, str] | None = None,
+        retry_after: int = RETRY_SECONDS,
+        log: str | None = None,
     ) -> None:
-        super().__init__(detail, status_code=status)
-        self.headers = dict(headers or {})  # Sanic would share an empty one with all others
         self.code = code
-        self.detail = detail
+        self.detail = detail or code.detail
         self.errors = errors
+        self.log = log
+        super().__init__(self.detail, status_code=code.status)
+        self.headers = {**self._headers(retry_after), **(headers or {})}
+
+    def _headers(self, retry_after: int) -> dict[str, str]:
+        """Return the headers that belong to the status (RFC 6585 section 4, RFC 6750 section 3)."""
+        if self.code.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+            return {"Retry-After": str(retry_after)}
+        if self.code.error == "invalid_token":
+            challenge = f'{BEARER}, error="invalid_token", error_description="{self.detail}"'
+        elif self.code.error:
+            challenge = f'{BEARER}, error="{self.code.error}"'
+        elif self.code.status == HTTPStatus.UNAUTHORIZED:
+            challenge = BEARER
+        else:
+            return {}
+        return {"WWW-Authenticate": challenge}
 
 
-def unauthorized(code: str, detail: str) -> Problem:
-    """Refuse whoever showed no credentials, or wrong ones that were not a token."""
-    return Problem(401, code, detail, headers={"WWW-Authenticate": BEARER})
-
-
-def token_refused(code: str, detail: str) -> Problem:
-    """Refuse a token that was shown (RFC 6750 section 3.1)."""
-    challenge = f'{BEARER}, error="invalid_token", error_description="{detail}"'
-    return Problem(401, code, detail, headers={"WWW-Authenticate": challenge})
-
-
-def insufficient_scope() -> Problem:
-    """Refuse a good token that does not reach so far (RFC 6750 section 3.1)."""
-    challenge = f'{BEARER}, error="insufficient_scope"'
-    return Problem(
-        403, "insufficient_scope", "Your access does not reach so far.", headers={"WWW-Authenticate": challenge}
-    )
-
-
-def wrong_credentials() -> Problem:
-    """Refuse a login; the same for an unknown user and a wrong password."""
-    return unauthorized("wrong_credentials", "Username or password is wrong.")
-
-
-def conflict(code: str, detail: str) -> Problem:
-    """Refuse what goes against the state of things."""
-    return Problem(409, code, detail)
-
-
-def not_found(detail: str) -> Problem:
-    """Refuse to show or change what is not there."""
-    return Problem(404, "not_found", detail)
-
-
-def unprocessable(errors: list[dict[str, str]]) -> Problem:
-    """Refuse well-formed input whose fields break a rule; one entry for each field."""
-    return Problem(422, "invalid_fields", "Some fields are not acceptable.", errors=errors)
-
-
-def unavailable(code: str, detail: str) -> Problem:
-    """Refuse for now."""
-    return Problem(503, code, detail, headers={"Retry-After": str(RETRY_SECONDS)})
-
-
-def too_many_requests(seconds: int) -> Problem:
-    """Refuse until so many seconds have passed (RFC 6585 section 4)."""
-    detail = "Too many attempts. Please wait before the next one."
-    return Problem(429, "too_many_attempts", detail, headers={"Retry-After": str(seconds)})
+def invalid_fields(*errors: FieldError) -> Problem:
+    """Refuse well-formed input whose fields break a rule."""
+    return Problem(Code.INVALID_FIELDS, errors=list(errors))
 
 
 def problem_response(request: Request, problem: Problem) -> HTTPResponse:
-    """Give a refusal its shape."""
-    status = problem.status_code
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "request_id": request_id(request),
-    }
-    if problem.errors is not None:
-        body["errors"] = problem.errors
-    return answer(json.dumps(body).encode(), status, content_type="application/problem+json", headers=problem.headers)
+    """Make the response of a refusal."""
+    details = ProblemDetails(
+        title=HTTPStatus(problem.code.status).phrase,
+        status=problem.code.status,
+        detail=problem.detail,
+        code=problem.code,
+        request_id=request_id(request),
+        errors=problem.errors,
+    )
+    body = details.model_dump_json(exclude_none=True).encode()
+    return respond(body, problem.code.status, content_type=CONTENT_TYPE, headers=problem.headers)
 
 
-def allowed(request: Request) -> str:
-    """List the methods of a path with parameters; of others Sanic lists them itself (RFC 9110 section 15.5.6)."""
+def allowed_methods(request: Request) -> str:
+    """Return the methods of a path with parameters; of others Sanic lists them (RFC 9110 section 15.5.6)."""
     routes = [route for group in request.app.router.regex_routes.values() for route in group]
     here = [route for route in routes if re.fullmatch(route.pattern, request.path)]
     return ", ".join(sorted({method for route in here for method in route.methods}))
 
 
-def as_problem(error: Exception) -> Problem:
-    """Translate any exception; what nobody foresaw says nothing about itself."""
-    if isinstance(error, Problem):
-        return error
-    if is_away(error):
-        return unavailable("store_unavailable", "The database cannot serve at the moment. Please try again.")
+def framework_problem(error: Exception) -> Problem:
+    """Translate an error of the framework; an unexpected exception reveals nothing."""
     status = error.status_code if isinstance(error, SanicException) else 500
-    code, detail = FRAMEWORK.get(status, FRAMEWORK[400 if status < 500 else 500])
-    headers = dict(getattr(error, "headers", {}))
-    if status == 503:
-        headers["Retry-After"] = str(RETRY_SECONDS)
-    return Problem(status, code, detail, headers=headers)
+    code = FRAMEWORK.get(status, FRAMEWORK[400 if status < 500 else 500])
+    return Problem(code, headers=getattr(error, "headers", {}))
 
 
 class ProblemHandler(ErrorHandler):
-    """Answer every error, the framework's included, with a problem."""
+    """The error handler of the app: answers every exception with problem details.
+
+    `translate` returns the refusal that a domain exception stands for, or None.
+    """
+
+    def __init__(self, translate: Callable[[Exception], Problem | None]) -> None:
+        super().__init__()
+        self._translate = translate
 
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
-        """Log what needs a look, and answer."""
-        problem = as_problem(exception)
-        if problem.status_code == 405 and "Allow" not in problem.headers:
-            problem.headers["Allow"] = allowed(request)
-        if is_away(exception):
-            error_logger.error("%s: database: %s", request_id(request), trouble(exception))
-        elif problem.status_code == 500 and not isinstance(exception, CancelledError):  # whose client has left
-            error_logger.error("%s: unforeseen", request_id(request), exc_info=exception)
-        if request.stream is not None and problem.status_code in (408, 413, 503):
-            # Sanic would wait for the rest of a body that may never come, and keep the connection for ever.
+        """Log what needs attention, and respond."""
+        if isinstance(exception, Problem):
+            problem = exception
+        else:
+            problem = self._translate(exception) or framework_problem(exception)
+        if problem.code is Code.METHOD_NOT_ALLOWED and "Allow" not in problem.headers:
+            problem.headers["Allow"] = allowed_methods(request)
+        if problem.log:
+            error_logger.error("%s: %s", request_id(request), problem.log)
+        elif problem.code is Code.INTERNAL_ERROR and not isinstance(exception, CancelledError):  # the client has left
+            error_logger.error("%s: unexpected exception", request_id(request), exc_info=exception)
+        if request.stream is not None and problem.code.status in (408, 413, 503):
+            # Sanic would wait for the rest of a body that may never arrive, and keep the connection open.
             request.stream.request_body = None  # type: ignore[misc]
             request.stream.keep_alive = False  # type: ignore[attr-defined]
         return problem_response(request, problem)

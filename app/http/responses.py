@@ -1,17 +1,17 @@
-"""Answers, and the headers that every answer of a JSON API has."""
+"""Responses with a whole body, and the headers that every response has."""
 
 from collections.abc import Mapping
 
 from sanic import HTTPResponse
 from sanic.compat import Header
 
-# What an answer says is meant for the one who asked, so nobody on the way keeps it (RFC 6749 section 5.1 demands
-# it of tokens), and it is what its type says, whatever a browser makes of it. connections.py puts them on.
+# Responses are for one client, so no cache stores them (RFC 6749 section 5.1 requires it of tokens), and browsers must
+# not guess their type. server/exchange.py adds these headers.
 HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
-class Answer(HTTPResponse):
-    """A whole body. Made in half the time, because HTTPResponse makes its headers twice."""
+class Response(HTTPResponse):
+    """A response with a whole body. Made in half the time of HTTPResponse, which makes its headers twice."""
 
     body: bytes
 
@@ -25,13 +25,13 @@ class Answer(HTTPResponse):
         self._cookies = None
 
 
-def answer(
+def respond(
     body: bytes, status: int = 200, *, content_type: str = "application/json", headers: Mapping[str, str] | None = None
 ) -> HTTPResponse:
-    """Answer with a body that is serialized already."""
-    return Answer(body, status, content_type, headers or {})
+    """Make a response of a serialized body."""
+    return Response(body, status, content_type, headers or {})
 
 
-def nothing() -> HTTPResponse:
-    """Answer that it is done and there is nothing to say."""
+def no_content() -> HTTPResponse:
+    """Make a response without a body."""
     return HTTPResponse(None, 204)

@@ -1,1 +1,1 @@
-"""What MongoDB keeps: users and their sessions. Nothing here knows Sanic."""
+"""What MongoDB stores: users, sessions, counted attempts. Nothing here knows Sanic."""

@@ -1,4 +1,4 @@
-"""Attempts, counted in windows that begin with the first and end as a whole."""
+"""Counted attempts, in windows that start with the first attempt and end as a whole."""
 
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -12,37 +12,30 @@ INDEXES = [IndexModel("ends", expireAfterSeconds=0)]
 
 
 class Attempts(Protocol):
-    """What the throttle needs of a place to count in.
+    """What the throttle needs of a store.
 
-    The limits package's MongoDB storage tells the count without its window, so that an attempt taken back
-    after the window's end would make room in the next one.
+    The MongoDB storage of the limits package returns the count without its window, so that an attempt that is taken
+    back after the window's end would make room in the next one.
     """
 
-    async def prepare(self) -> None:
-        """Have counts leave by themselves."""
-
     async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
-        """Count one more and return how many there are, and when the window ends."""
+        """Count one more attempt and return the count and the end of the window."""
 
     async def take_back(self, key: str, ends: datetime) -> None:
-        """Count one less in the window that ends then, if it still goes on."""
+        """Count one attempt less in the window that ends then, if it is still the current one."""
 
-    async def forget(self, key: str) -> None:
-        """Begin anew."""
+    async def reset(self, key: str) -> None:
+        """Remove the counter."""
 
 
-class SharedAttempts:
-    """Counted in MongoDB, by its clock, for all workers and machines."""
+class MongoAttempts:
+    """Counts in MongoDB, by its clock, for all workers and machines."""
 
     def __init__(self, attempts: Collection) -> None:
         self._attempts = attempts
 
-    async def prepare(self) -> None:
-        """Make the index by which counts leave."""
-        await self._attempts.prepare()
-
     async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
-        """Count one more in a single update."""
+        """Count one more attempt in a single update."""
         over: dict[str, Any] = {"$lte": [{"$ifNull": ["$ends", "$$NOW"]}, "$$NOW"]}
         document = await self._attempts.find_one_and_update(
             {"_id": key},
@@ -60,34 +53,31 @@ class SharedAttempts:
         return found["count"], found["ends"]
 
     async def take_back(self, key: str, ends: datetime) -> None:
-        """Count one less, in this window only and never below none."""
+        """Count one attempt less, in this window only and never below zero."""
         await self._attempts.update_one({"_id": key, "ends": ends, "count": {"$gt": 0}}, {"$inc": {"count": -1}})
 
-    async def forget(self, key: str) -> None:
+    async def reset(self, key: str) -> None:
         """Remove the counter."""
         await self._attempts.delete_one({"_id": key})
 
 
-class OwnAttempts:
-    """Counted in this worker's memory, where it is the only one."""
+class MemoryAttempts:
+    """Counts in the memory of a single worker."""
 
     def __init__(self) -> None:
         self._storage = MemoryStorage()
 
-    async def prepare(self) -> None:
-        """Do nothing: the storage forgets by itself."""
-
     async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
-        """Count one more."""
+        """Count one more attempt."""
         number = await self._storage.incr(key, seconds)
         return number, await self._ends(key)
 
     async def take_back(self, key: str, ends: datetime) -> None:
-        """Count one less, in this window only."""
+        """Count one attempt less, in this window only."""
         if await self._ends(key) == ends:
             await self._storage.decr(key)
 
-    async def forget(self, key: str) -> None:
+    async def reset(self, key: str) -> None:
         """Remove the counter."""
         await self._storage.clear(key)
 

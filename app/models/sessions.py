@@ -1,6 +1,6 @@
-"""Sessions: opened by a login, moved on by each refresh, ended once and for all.
+"""Sessions: opened by a login, continued by refreshes, ended once.
 
-All times are the database's own ($$NOW), so that clocks of the machines in front of it do not matter.
+All times are the database's own ($$NOW), so that the clocks of the service's machines do not matter.
 """
 
 import secrets
@@ -14,11 +14,11 @@ from pymongo import DESCENDING, IndexModel
 from app.database.collection import Collection, Document
 from app.models.users import Access, User
 
-# An ended session is kept until no access token of it can be alive: an hour is the longest that
-# ACCESS_TOKEN_SECONDS may be, and no token outlives its session, both by the clock of the machine that issued it.
+# An ended session is stored until no access token of it can be valid: ACCESS_TOKEN_SECONDS is at most an hour, and no
+# token outlives its session, both by the clock of the machine that issued it.
 CLOCKS_DIFFER_SECONDS = 600
 KEEP_ENDED_SECONDS = 3600 + CLOCKS_DIFFER_SECONDS
-# So many of the latest rotations are remembered with their times; an older token is never in its grace.
+# The times of the latest rotations are stored; older tokens are never within the grace period.
 ROTATIONS_REMEMBERED = 8
 FEED_PAGE = 5000
 LIST_LENGTH = 1000
@@ -29,22 +29,23 @@ INDEXES = [
     IndexModel("ended_at", expireAfterSeconds=KEEP_ENDED_SECONDS),
     IndexModel([("ended", 1), ("_id", 1)], partialFilterExpression={"ended": {"$exists": True}}),
 ]
-SEEN_NOW = dict.fromkeys(("user_id", "access", "counter", "rotations", "ended", "expires_at"), 1) | {"now": "$$NOW"}
-GOING = {"ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+STATE = ("user_id", "access", "counter", "rotations", "ended", "expires_at")
+WITH_SERVER_TIME = dict.fromkeys(STATE, 1) | {"now": "$$NOW"}
+ACTIVE = {"ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
 END = {"$currentDate": {"ended": {"$type": "timestamp"}, "ended_at": True}}
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    """Where a login came from, as its owner will see it in the list of sessions."""
+class Device:
+    """Where a login came from, as the user sees it in the list of sessions."""
 
     address: str
     user_agent: str
 
 
 @dataclass(frozen=True, slots=True)
-class LiveSession:
-    """What a user may know of a session that goes on."""
+class ActiveSession:
+    """What a user may see of an active session."""
 
     id: str
     created_at: datetime
@@ -61,11 +62,11 @@ class LiveSession:
 
 
 class SessionOver(Exception):
-    """The session was ended, has expired, or never was."""
+    """The session was ended, has expired, or never existed."""
 
 
 class TokenReused(Exception):
-    """A refresh token was used again after its grace, so it is in two hands (RFC 9700 section 4.14.2)."""
+    """A refresh token was used again after the grace period, so it was stolen (RFC 9700 section 4.14.2)."""
 
     def __init__(self, user_id: str) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class TokenReused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A login's life. `counter` is the number of rotations, and part of the refresh token that is due."""
+    """A session. `counter` is the number of rotations, and part of the current refresh token."""
 
     id: str
     user_id: str
@@ -84,7 +85,7 @@ class Session:
 
     @classmethod
     def from_document(cls, document: Document, counter: int | None = None) -> Self:
-        """Read a document of the collection, as of its counter or an earlier one."""
+        """Read a document of the collection, with its own counter or an earlier one."""
         return cls(
             id=document["_id"],
             user_id=document["user_id"],
@@ -95,7 +96,7 @@ class Session:
 
 
 class Sessions:
-    """The collection of sessions; the ended ones in it are the feed that every worker follows."""
+    """The collection of sessions. The ended ones are the feed that every worker follows."""
 
     def __init__(self, collection: Collection, *, idle_seconds: int, absolute_seconds: int, grace_seconds: int) -> None:
         self._sessions = collection
@@ -103,22 +104,18 @@ class Sessions:
         self._absolute = absolute_seconds * 1000
         self._grace = timedelta(seconds=grace_seconds)
 
-    async def prepare(self) -> None:
-        """Make the indexes, among them those by which expired and ended sessions leave."""
-        await self._sessions.prepare()
-
-    async def open(self, user: User, client: Client) -> Session:
-        """Open a session under a new random id of 128 bits."""
+    async def open(self, user: User, device: Device) -> Session:
+        """Open a session with a new random id of 128 bits."""
         given = {
             "user_id": user.id,
             "access": user.access,
             "generation": user.generation,
             "counter": 0,
             "rotations": [],
-            "address": client.address,
-            "user_agent": client.user_agent,
+            "address": device.address,
+            "user_agent": device.user_agent,
         }
-        # A literal is what it says; in a pipeline a text that begins with $ would be an expression.
+        # $literal, because a pipeline would evaluate a text that begins with $ (NoSQL injection).
         fields: Document = {name: {"$literal": value} for name, value in given.items()}
         fields |= {"created_at": "$$NOW", "refreshed_at": "$$NOW", "expires_at": self._expiry("$$NOW")}
         document = await self._sessions.find_one_and_update(
@@ -129,12 +126,12 @@ class Sessions:
     async def rotate(self, session_id: str, counter: int) -> Session:
         """Exchange the token with this counter for its successor, in one conditional update.
 
-        Of any number of callers with one token exactly one moves the counter; whoever else comes within the
-        grace, measured from that rotation, gets the same successor. A token that is older ends the session.
+        Of any number of callers with one token exactly one moves the counter; the others receive the same successor
+        within the grace period, which is measured from that rotation. An older token ends the session.
         Raises SessionOver or TokenReused.
         """
         moved = await self._sessions.find_one_and_update(
-            {"_id": session_id, "counter": counter, **GOING},
+            {"_id": session_id, "counter": counter, **ACTIVE},
             [
                 {
                     "$set": {
@@ -151,46 +148,50 @@ class Sessions:
         return await self._already_rotated(session_id, counter)
 
     async def generation(self, session_id: str) -> int | None:
-        """Return the generation of a session that goes on, or None."""
-        query = {"_id": session_id, **GOING}
+        """Return the generation of an active session, or None."""
+        query = {"_id": session_id, **ACTIVE}
         document = await self._sessions.find_one(query, {"generation": 1})
         return document["generation"] if document else None
 
-    async def live(self, user_id: str) -> list[LiveSession]:
-        """Return the sessions of a user that go on, the newest first."""
-        query = {"user_id": user_id, **GOING}
+    async def active(self, user_id: str) -> list[ActiveSession]:
+        """Return the active sessions of a user, newest first."""
+        query = {"user_id": user_id, **ACTIVE}
         found = await self._sessions.find(query, sort="created_at", direction=DESCENDING, limit=LIST_LENGTH)
-        return [LiveSession.from_document(document) for document in found]
+        return [ActiveSession.from_document(document) for document in found]
 
     async def end(self, session_id: str, user_id: str) -> bool:
-        """End this session of this user and tell whether it was still going."""
-        return await self._sessions.update_one({"_id": session_id, "user_id": user_id, **GOING}, END)
+        """End a session of this user and return whether it was active."""
+        return await self._sessions.update_one({"_id": session_id, "user_id": user_id, **ACTIVE}, END)
 
     async def end_all(self, user_id: str, generation: int) -> list[str]:
-        """End the user's sessions of earlier generations, and return ids of those that are over, a page at most."""
+        """End the user's sessions of earlier generations and return the ids of ended ones, at most a page."""
         await self._sessions.update_many({"user_id": user_id, "generation": {"$lt": generation}, "ended": None}, END)
         ended = await self._sessions.find({"user_id": user_id, "ended": {"$ne": None}}, {"_id": 1}, limit=FEED_PAGE)
         return [document["_id"] for document in ended]
 
-    async def forget(self, session_id: str) -> None:
-        """Remove a session of which no token was ever handed out."""
+    async def discard(self, session_id: str) -> None:
+        """Remove a session of which no token was issued."""
         await self._sessions.delete_one({"_id": session_id})
 
-    async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
-        """Return a page of ended sessions with their times, oldest first; a full page has a next one.
+    async def remove_user(self, user_id: str) -> None:
+        """Remove the personal data of a deleted user's sessions; the ended sessions stay for the feed."""
+        await self._sessions.update_many({"user_id": user_id}, {"$unset": {"address": True, "user_agent": True}})
 
-        The times are the server's logical clock, which no two sessions share and which never goes back.
+    async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
+        """Return a page of ended sessions with their times, oldest first; after a full page there may be more.
+
+        The times are the server's logical clock: unique, and never set back.
         """
         found = await self._sessions.find({"ended": {"$gte": since}}, {"ended": 1}, sort="ended", limit=FEED_PAGE)
         return [(document["ended"], document["_id"]) for document in found]
 
     async def _already_rotated(self, session_id: str, counter: int) -> Session:
-        document = await self._sessions.find_one({"_id": session_id}, SEEN_NOW)
+        document = await self._sessions.find_one({"_id": session_id}, WITH_SERVER_TIME)
         if document is None or document.get("ended") or document["expires_at"] <= document["now"]:
             raise SessionOver
         rotations_ago: int = document["counter"] - counter
         rotated: list[datetime] = document["rotations"]
-        if rotations_ago <= 0:  # ahead of the database, which must have been restored from a backup
+        if rotations_ago <= 0:  # newer than the database, which must have been restored from a backup
             raise SessionOver
         if rotations_ago <= len(rotated) and document["now"] - rotated[rotations_ago - 1] <= self._grace:
             return Session.from_document(document, counter + 1)

@@ -1,4 +1,4 @@
-"""Users: who they are, what they may do, and which generation of their sessions still counts."""
+"""Users: names, password hashes, access levels, and the generation of their sessions."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,12 +14,12 @@ from pymongo.errors import DuplicateKeyError
 from app.database.collection import Collection, Document
 from app.database.lock import Lock
 
-ENDING_PAGE = 100
+INTERRUPTED_PAGE = 100
 NETWORKS_REMEMBERED = 5
 
 
 class Access(IntEnum):
-    """How much a user may do; each level includes those below."""
+    """A user's access level; each includes those below."""
 
     GUEST = 0
     USER = 1
@@ -31,14 +31,12 @@ INDEXES = [
     IndexModel("access", partialFilterExpression={"access": Access.ADMIN}),
     IndexModel("ending", partialFilterExpression={"ending": True}),
 ]
-
-
-# Whoever another program has put there without the name under which all spellings are one.
-UNKNOWN = {"canonical_name": None}
+# Documents of another program lack the canonical name, by which names are unique.
+FOREIGN = {"canonical_name": None}
+PRESENT = {"canonical_name": {"$ne": None}, "deleted": None}
 NOT_MIGRATED = (
     "the users are the Flask predecessor's: python -m tools.migrate_flask_users moves them, see docs/deploy.md"
 )
-PRESENT = {"canonical_name": {"$ne": None}, "deleted": None}
 
 
 class UsernameTaken(Exception):
@@ -46,33 +44,33 @@ class UsernameTaken(Exception):
 
 
 class LastAdmin(Exception):
-    """The change would leave nobody who can undo it."""
+    """The change would leave the service without an administrator."""
 
 
 class ChangedMeanwhile(Exception):
-    """Somebody else changed the user since it was read; what was to be done must be thought over."""
+    """The user was changed since it was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user as the database has it."""
+    """A user as stored in the database."""
 
     id: str
     username: str
     password_hash: str
     access: Access
     disabled: bool
-    # Sessions opened under an earlier generation are over. One counter on the user ends them all in a
-    # single write, also those that a login in flight is about to open.
+    # Sessions opened under an earlier generation have ended. One counter on the user ends them all in a single write,
+    # including those that a concurrent login is about to open.
     generation: int
     created_at: datetime
-    # Where the user has logged in from, the newest place first: there the failures of others do not lock it out.
+    # The networks of the latest logins, newest first. Failed attempts of others do not lock the user out there.
     usual_networks: tuple[str, ...] = ()
-    deleted: bool = False  # declared so, while its sessions are being ended
+    deleted: bool = False  # while the user's sessions are being ended
 
     @classmethod
     def new(cls, username: str, password_hash: str, access: Access = Access.USER) -> Self:
-        """Make a user with a fresh id; ids sort by the second of their making."""
+        """Make a user with a new id; ids are ordered by the second of their creation."""
         now = datetime.now(UTC)
         return cls(
             id=str(ObjectId()),
@@ -81,7 +79,7 @@ class User:
             access=access,
             disabled=False,
             generation=0,
-            created_at=now.replace(microsecond=now.microsecond // 1000 * 1000),  # BSON keeps milliseconds
+            created_at=now.replace(microsecond=now.microsecond // 1000 * 1000),  # BSON stores milliseconds
         )
 
     @classmethod
@@ -100,7 +98,7 @@ class User:
         )
 
     def to_document(self) -> Document:
-        """Return the document of a user who is new."""
+        """Return the document of a new user."""
         return {
             "_id": ObjectId(self.id),
             "username": self.username,
@@ -112,13 +110,13 @@ class User:
             "created_at": self.created_at,
         }
 
-    def allowed(self, level: Access) -> bool:
-        """Tell whether the user has this level or a higher one, and may use it."""
+    def has_access(self, level: Access) -> bool:
+        """Return whether the user is enabled and has at least this level."""
         return self.access >= level and not self.disabled
 
 
 class Changes(TypedDict, total=False):
-    """What may be changed of a user, as the database names it; None changes nothing."""
+    """What may be changed of a user, under the names of the database. None changes nothing."""
 
     password: str | None  # the hash
     access: Access | None
@@ -126,8 +124,16 @@ class Changes(TypedDict, total=False):
 
 
 def canonical(username: str) -> str:
-    """Return the key under which all spellings of a name are one; what is no name of ours is only like itself."""
-    return username.casefold() if username.isascii() else username  # folded, the sign for kelvin would be a k
+    """Return the key that all spellings of a name share.
+
+    Only ASCII is folded: case folding would turn look-alikes such as the Kelvin sign into letters.
+    """
+    return username.casefold() if username.isascii() else username
+
+
+def startup_error(database: Database[Any]) -> str | None:
+    """Return why the users of this database cannot be served, or None."""
+    return NOT_MIGRATED if database["users"].find_one(FOREIGN, {"_id": 1}) else None
 
 
 def _key(user_id: str) -> ObjectId | None:
@@ -137,21 +143,12 @@ def _key(user_id: str) -> ObjectId | None:
         return None
 
 
-def objection(database: Database[Any]) -> str | None:
-    """Say why the users of this database cannot be served, or None."""
-    return NOT_MIGRATED if database["users"].find_one(UNKNOWN, {"_id": 1}) else None
-
-
 class Users:
     """The collection of users."""
 
     def __init__(self, collection: Collection, administrators: Lock) -> None:
         self._users = collection
         self._administrators = administrators
-
-    async def prepare(self) -> None:
-        """Make the unique index on the canonical name. Raises Unprepared."""
-        await self._users.prepare()
 
     async def add(self, user: User) -> None:
         """Insert a new user. Raises UsernameTaken."""
@@ -161,15 +158,15 @@ class Users:
             raise UsernameTaken from None
 
     async def by_name(self, username: str) -> User | None:
-        """Return the user of this name in any spelling, or None."""
+        """Return the user with this name in any spelling, or None."""
         return await self._one({"canonical_name": canonical(username)})
 
     async def by_id(self, user_id: str) -> User | None:
-        """Return the user with this id, or None; anything that is no id is nobody's."""
+        """Return the user with this id, or None; any text is accepted."""
         return await self._one({"_id": _key(user_id)})
 
     async def page(self, after: str | None, limit: int) -> list[User]:
-        """Return users in the order of their ids, from behind a given one; page 10,000 costs what page 1 costs."""
+        """Return users in the order of their ids, after a given id. All pages cost the same."""
         query = PRESENT | ({"_id": {"$gt": _key(after)}} if after else {})
         return [User.from_document(document) for document in await self._users.find(query, limit=limit)]
 
@@ -180,48 +177,46 @@ class Users:
         )
 
     async def remember_network(self, user: User, network: str) -> None:
-        """Remember where a login came from, among the last few."""
+        """Add the network of a login to the user's usual ones."""
         latest = {"$each": [network], "$position": 0, "$slice": NETWORKS_REMEMBERED}
         await self._users.update_one(
             {"_id": _key(user.id), "usual_networks": {"$ne": network}}, {"$push": {"usual_networks": latest}}
         )
 
-    async def change(self, user: User, **changes: Unpack[Changes]) -> User:
-        """Change a user and declare every session over that is open now or being opened; return it as it is then.
+    async def start_generation(self, user: User, **changes: Unpack[Changes]) -> User:
+        """Change a user and declare all its sessions ended, also those being opened; return the changed user.
 
-        Two steps: the sessions themselves are ended next. Until `generation_started` says so the user is
-        marked, and another worker can finish if this one dies in between.
-        Raises ChangedMeanwhile or LastAdmin.
+        The sessions themselves are ended in a second step. Until `finish_generation` the user is marked, so that
+        another worker can finish if this one dies in between. Raises ChangedMeanwhile or LastAdmin.
         """
         given = {name: value for name, value in changes.items() if value is not None}
         stays_admin = given.get("access", user.access) == Access.ADMIN and not given.get("disabled", user.disabled)
         return await self._start_generation(user, given, stays_admin=stays_admin)
 
-    async def delete(self, user: User) -> User:
-        """Declare a user deleted and every session over; once those are ended, `generation_started` removes it.
+    async def start_deletion(self, user: User) -> User:
+        """Declare a user deleted and all its sessions ended; `finish_generation` removes it.
 
         Raises ChangedMeanwhile or LastAdmin.
         """
         return await self._start_generation(user, {"deleted": True, "disabled": True}, stays_admin=False)
 
-    async def generation_started(self, user: User) -> None:
-        """Take the mark away, unless yet another generation has been started; remove who was deleted."""
+    async def finish_generation(self, user: User) -> None:
+        """Remove the mark, unless another generation was started, or remove the user if it was deleted."""
         query = {"_id": _key(user.id), "generation": user.generation}
         if user.deleted:
             await self._users.delete_one(query)
         else:
             await self._users.update_one(query, {"$unset": {"ending": True}})
 
-    async def with_sessions_to_end(self) -> list[User]:
-        """Return users whose new generation was declared but not carried out."""
-        return [
-            User.from_document(document) for document in await self._users.find({"ending": True}, limit=ENDING_PAGE)
-        ]
+    async def with_unfinished_generation(self) -> list[User]:
+        """Return a page of the users whose generation was started but not finished."""
+        found = await self._users.find({"ending": True}, limit=INTERRUPTED_PAGE)
+        return [User.from_document(document) for document in found]
 
     async def _start_generation(self, user: User, changes: dict[str, Any], *, stays_admin: bool) -> User:
-        if stays_admin or not user.allowed(Access.ADMIN):
+        if stays_admin or not user.has_access(Access.ADMIN):
             return await self._compare_and_change(user, changes, {})
-        # One after the other, or two administrators could remove each other at the same moment.
+        # Serialized, or two administrators could remove each other at the same time.
         async with self._administrators.held() as deadline:
             others = {"access": Access.ADMIN, "disabled": False, "_id": {"$ne": _key(user.id)}}
             if not await self._users.find_one(others, {"_id": 1}):

@@ -1,4 +1,4 @@
-"""The documentation page: Swagger UI from files that are served here, so that no other host hears of a reader."""
+"""The documentation page: Swagger UI from files of this service, so that no other host learns of readers."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from sanic import Blueprint, HTTPResponse, Request, Sanic
 HERE = Path(__file__).parent
 SWAGGER_UI = HERE / "swagger_ui"  # npm's files, renewed by tools/swagger_ui.py
 PREFIX = "/docs"
-# All that is served besides the page and the description; nothing is looked up by a name that a client sends.
+# All files that are served besides the page and the description; no name that a client sends is looked up.
 FILES = {
     SWAGGER_UI / "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
     SWAGGER_UI / "swagger-ui.css": "text/css; charset=utf-8",
@@ -23,7 +23,7 @@ POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
     "style-src": "'self'",
-    "img-src": "'self' data:",  # the style sheet holds its pictures
+    "img-src": "'self' data:",  # the style sheet contains its pictures
     "connect-src": "'self'",
     "frame-ancestors": "'none'",
     "base-uri": "'none'",
@@ -33,15 +33,15 @@ PAGE_HEADERS = {
     "content-security-policy": "; ".join(f"{name} {value}" for name, value in POLICY.items()),
     "referrer-policy": "no-referrer",
 }
-FOR_EVER = "public, max-age=31536000, immutable"  # what is at an address that has the content's digest in it
-ASK_AGAIN = "no-cache"
+IMMUTABLE = "public, max-age=31536000, immutable"  # for paths that contain the digest of the content
+REVALIDATE = "no-cache"
 DIGEST_LENGTH = 16
 
 
 class Content:
-    """What an address answers to everybody, in memory, with a tag by which a client finds out whether it has it."""
+    """A static response in memory, with an ETag."""
 
-    def __init__(self, body: bytes, content_type: str, *, caching: str = ASK_AGAIN, **headers: str) -> None:
+    def __init__(self, body: bytes, content_type: str, *, caching: str = REVALIDATE, **headers: str) -> None:
         self._body = body
         self._content_type = content_type
         self.digest = hashlib.sha256(body).hexdigest()[:DIGEST_LENGTH]
@@ -49,18 +49,18 @@ class Content:
         self._headers = {"cache-control": caching, "etag": self._tag, **headers}
 
     async def __call__(self, request: Request[Any, Any]) -> HTTPResponse:
-        """Answer with it, or that it is what the client has (RFC 9110 section 13.1.2)."""
+        """Respond with the content, or with 304 if the client has it (RFC 9110 section 13.1.2)."""
         if self._tag in request.headers.getone("if-none-match", ""):
             return HTTPResponse(None, 304, self._headers)
         return HTTPResponse(self._body, 200, self._headers, self._content_type)
 
 
 def serve(app: Sanic[Any, Any], document: Callable[[Sanic[Any, Any]], dict[str, Any]]) -> None:
-    """Serve the page, its files, and the description, which is made once, when all routes are known."""
+    """Serve the page, its files and the description, which is made once, when all routes are known."""
     blueprint = Blueprint("docs", url_prefix=PREFIX)
     page = (HERE / "page.html").read_text()
     for path, content_type in FILES.items():
-        content = Content(path.read_bytes(), content_type, caching=FOR_EVER)
+        content = Content(path.read_bytes(), content_type, caching=IMMUTABLE)
         versioned = f"/{content.digest}/{path.name}"
         page = page.replace(f'"{PREFIX}/{path.name}"', f'"{PREFIX}{versioned}"')
         blueprint.add_route(content, versioned, name=path.stem.replace("-", "_"))

@@ -9,25 +9,25 @@ from app.http.bodies import Body
 from app.schemas.passwords import Password
 
 SESSION_ID = "[A-Za-z0-9_-]{22}"
-SessionId = Annotated[str, StringConstraints(pattern=f"^{SESSION_ID}$")]
+SessionId = Annotated[str, StringConstraints(pattern=f"^{SESSION_ID}$"), Field(examples=["q3Zk1h0bTn2mXw8uYr5LdA"])]
 EXAMPLE_REFRESH_TOKEN = "q3Zk1h0bTn2mXw8uYr5LdA.0.hVn7vD0p6k3Ew1bQ2cX9sLrT4yUzGmJfKaHdNiOeP8Y"
 
 
 class Credentials(Body):
-    """A login. A name that breaks the rules is only an unknown one."""
+    """A login. Any name is accepted; an invalid one is an unknown user."""
 
     username: Annotated[str, Field(max_length=256, examples=["alice"])]
     password: Password
 
 
 class Refresh(Body):
-    """A refresh token to be exchanged."""
+    """A refresh token to exchange."""
 
     refresh_token: Annotated[str, Field(max_length=512, examples=[EXAMPLE_REFRESH_TOKEN])]
 
 
 class Tokens(BaseModel):
-    """An access token and the refresh token that follows it."""
+    """An access token and a refresh token (RFC 6749 section 5.1)."""
 
     access_token: str = Field(examples=["eyJhbGciOiJIUzI1NiIsImtpZCI6IjdkYjYiLCJ0eXAiOiJhdCtqd3QifQ.eyJzdWIi..."])
     refresh_token: str = Field(examples=[EXAMPLE_REFRESH_TOKEN])
@@ -36,7 +36,7 @@ class Tokens(BaseModel):
 
 
 class VerifiedOut(BaseModel):
-    """The claims of a token that holds."""
+    """The claims of a valid access token."""
 
     valid: Literal[True] = True
     sub: str
@@ -50,17 +50,17 @@ class VerifiedOut(BaseModel):
 
 
 class SessionOut(BaseModel):
-    """A session as its user sees it."""
+    """An active session."""
 
     id: str = Field(examples=["q3Zk1h0bTn2mXw8uYr5LdA"])
     created_at: datetime
     refreshed_at: datetime
     address: str = Field(examples=["203.0.113.7"])
     user_agent: str = Field(examples=["Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"])
-    current: bool = Field(description="Whether it is the session of the access token that asks.")
+    current: bool = Field(description="Whether it is the session of this access token.")
 
 
 class SessionsOut(BaseModel):
-    """The sessions that go on."""
+    """The active sessions, newest first."""
 
     sessions: list[SessionOut]

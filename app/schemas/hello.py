@@ -4,6 +4,6 @@ from pydantic import BaseModel, Field
 
 
 class Greeting(BaseModel):
-    """The tutorial's answer."""
+    """A greeting."""
 
     Hello: str = Field(examples=["World!"])

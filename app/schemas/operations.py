@@ -6,6 +6,6 @@ from pydantic import BaseModel
 
 
 class Health(BaseModel):
-    """That it is so; if not, the answer is a problem."""
+    """A healthy state; otherwise the response is a problem."""
 
     status: Literal["live", "ready"]

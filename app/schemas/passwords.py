@@ -1,10 +1,10 @@
-"""The shape of a password, wherever one is sent."""
+"""The shape of passwords."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-# Length and strength are checked after normalisation, where the rules are; this only bounds the work.
+# Length and strength are checked after normalisation, by the policy; this limit only bounds the work.
 Password = Annotated[
     str,
     Field(

@@ -14,7 +14,7 @@ from app.schemas.passwords import Password
 USERNAME = "^[A-Za-z0-9._-]{3,64}$"
 Username = Annotated[str, StringConstraints(pattern=USERNAME), Field(examples=["alice"])]
 USER_ID = "[0-9a-f]{24}"
-UserId = Annotated[str, StringConstraints(pattern=f"^{USER_ID}$")]
+UserId = Annotated[str, StringConstraints(pattern=f"^{USER_ID}$"), Field(examples=["6744a1b2c3d4e5f60718293a"])]
 AccessName = Literal["guest", "user", "admin"]
 
 
@@ -26,24 +26,24 @@ class Registration(Body):
 
 
 class PasswordChange(Body):
-    """A new password, and the one it replaces."""
+    """A new password and the current one."""
 
     current_password: Password
     new_password: Annotated[Password, Field(examples=["a quite different sentence"])]
 
 
 class Deletion(Body):
-    """The password once more, so that nobody else deletes the account."""
+    """The current password, which confirms the deletion."""
 
     current_password: Password
 
 
 class UserChange(Body):
-    """What an administrator changes: one of the two at least."""
+    """Changes of a user, at least one."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
-    # None says that it was not given; null is refused.
+    # None stands for a field that is not given; null is rejected.
     access: Annotated[AccessName | None, Field(examples=["user"])] = None
     disabled: Annotated[bool | None, Field(examples=[False])] = None
 
@@ -62,14 +62,14 @@ class UserChange(Body):
 
 
 class PageQuery(BaseModel):
-    """Which page of a list."""
+    """The start and the length of a page."""
 
     after: UserId | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 50
 
 
 class UserOut(BaseModel):
-    """A user as clients see it."""
+    """A user."""
 
     id: str = Field(examples=["6744a1b2c3d4e5f60718293a"])
     username: str = Field(examples=["alice"])
@@ -79,7 +79,7 @@ class UserOut(BaseModel):
 
     @classmethod
     def of(cls, user: User) -> Self:
-        """Show what may be shown of a user; never the hash."""
+        """Select the public fields of a user; never the hash."""
         return cls(
             id=user.id,
             username=user.username,
@@ -94,12 +94,12 @@ class UsersOut(BaseModel):
 
     users: list[UserOut]
     next: str | None = Field(
-        description="Where the next page begins: give it as `after`. Null on the last page.",
+        description="The value of `after` for the next page; null on the last page.",
         examples=["6744a1b2c3d4e5f60718293a"],
     )
 
 
 class Registered(Tokens):
-    """The tokens of a first login, and the user."""
+    """A new user with the tokens of its first session."""
 
     user: UserOut

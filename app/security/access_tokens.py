@@ -1,4 +1,4 @@
-"""Access tokens: JWTs after RFC 9068, signed with HS256."""
+"""Access tokens: JWTs (RFC 9068), signed with HS256."""
 
 import hashlib
 import hmac
@@ -16,18 +16,22 @@ from app.http.bodies import without_duplicates
 
 ALGORITHM = "HS256"
 TYPE = "at+jwt"
-ISSUER = AUDIENCE = "sanic-api-demo"
-# How far another machine's clock may be ahead of ours before its tokens look as if from the future.
+AUDIENCE = "sanic-api-demo"
+NEVER = 0  # seconds since the epoch: the time of the last authentication of a token that does not state it
+# How far another machine's clock may be ahead before its tokens are rejected as issued in the future.
 CLOCK_SKEW_SECONDS = 10
 CLAIMS = json.JSONDecoder(object_pairs_hook=without_duplicates)
 
 
 class InvalidAccessToken(Exception):
-    """The token is not one of ours, whatever the reason."""
+    """The token was not issued by this service, whatever the reason."""
 
 
 class Claims(BaseModel):
-    """What a verified token says. Expiry and revocation are not part of the verification."""
+    """The claims of a token whose signature is valid. Expiry and revocation are checked elsewhere.
+
+    `auth_time` and `amr` (RFC 8176) are optional: without them the user authenticated by password, never freshly.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -36,45 +40,55 @@ class Claims(BaseModel):
     jti: str
     iat: int
     exp: int
-    iss: Literal["sanic-api-demo"]
+    iss: str
     aud: Literal["sanic-api-demo"]
     scopes: list[str]
+    auth_time: int = NEVER
+    amr: list[str] = ["pwd"]
 
 
 def key_id(key: bytes) -> str:
-    """Name a key without telling it."""
+    """Return a name for a key that does not reveal it."""
     return hmac.digest(key, b"kid", hashlib.sha256).hex()[:8]
 
 
-class Prepared(HMACAlgorithm):
-    """HS256 with keys that are looked at once; PyJWT asks of each token's anew whether it is a disguised public key."""
+class PreparedHS256(HMACAlgorithm):
+    """HS256 with keys that are checked once; PyJWT checks for each token whether its key is a public key."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         super().__init__(HMACAlgorithm.SHA256)
-        self._prepared = {key: super(Prepared, self).prepare_key(key) for key in keys}
+        self._prepared = {key: super(PreparedHS256, self).prepare_key(key) for key in keys}
 
     def prepare_key(self, key: str | bytes) -> bytes:
-        """Return what the key was found to be. Raises KeyError for any other."""
+        """Return a key that was checked. Raises KeyError for any other."""
         return self._prepared[key]  # type: ignore[index]
 
 
 class AccessTokens:
-    """Sign with the first key, verify with all of them."""
+    """Encodes with the first key and issuer, decodes with all of them."""
 
-    def __init__(self, keys: Sequence[bytes], *, lifetime_seconds: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        keys: Sequence[bytes],
+        *,
+        issuers: Sequence[str],
+        lifetime_seconds: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._keys = [(key_id(key), key) for key in keys]
+        self._issuers = tuple(issuers)
         self._signatures = jwt.PyJWS([ALGORITHM])
         self._signatures.unregister_algorithm(ALGORITHM)
-        self._signatures.register_algorithm(ALGORITHM, Prepared(keys))
+        self._signatures.register_algorithm(ALGORITHM, PreparedHS256(keys))
         self._lifetime = lifetime_seconds
         self._clock = clock
 
-    def sign(self, *, user_id: str, session_id: str, scopes: list[str], session_expires: float) -> tuple[str, int]:
-        """Return a token and the seconds it lives; none outlives its session."""
+    def encode(self, *, user_id: str, session_id: str, scopes: list[str], session_expires: float) -> tuple[str, int]:
+        """Return a token and its lifetime in seconds; no token outlives its session."""
         now = int(self._clock())
         seconds = max(0, min(self._lifetime, int(session_expires) - now))
         claims = {
-            "iss": ISSUER,
+            "iss": self._issuers[0],
             "aud": AUDIENCE,
             "sub": user_id,
             "sid": session_id,
@@ -86,12 +100,12 @@ class AccessTokens:
         kid, key = self._keys[0]
         return jwt.encode(claims, key, ALGORITHM, headers={"typ": TYPE, "kid": kid}), seconds
 
-    def verify(self, token: str) -> Claims:
-        """Check the signature and the form of everything signed. Raises InvalidAccessToken.
+    def decode(self, token: str) -> Claims:
+        """Check the signature and the form of all signed content. Raises InvalidAccessToken.
 
         RFC 8725: one algorithm (3.1), every claim required and of its type (3.10), the type explicit (3.11).
         """
-        if "=" in token:  # padding, which RFC 7515 section 2 leaves out and PyJWT takes
+        if "=" in token:  # padding, which RFC 7515 section 2 excludes and PyJWT accepts
             raise InvalidAccessToken
         try:
             kid, decoded = self._decode(token)
@@ -99,16 +113,12 @@ class AccessTokens:
         except (jwt.PyJWTError, ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
             raise InvalidAccessToken from error
         header = decoded["header"]
-        if header.get("typ") != TYPE or header.get("kid") != kid:
+        if header.get("typ") != TYPE or header.get("kid") != kid or claims.iss not in self._issuers:
             raise InvalidAccessToken
-        # Longer than we issue: a foreign issuer with our key, or a setting that has been lowered since.
+        # A longer lifetime comes from another issuer with this key, or from a setting that was lowered since.
         if claims.iat > self._clock() + CLOCK_SKEW_SECONDS or not 0 <= claims.exp - claims.iat <= self._lifetime:
             raise InvalidAccessToken
         return claims
-
-    def expired(self, claims: Claims) -> bool:
-        """Tell whether the token's time is over, to the second and without leeway."""
-        return claims.exp <= self._clock()
 
     def _decode(self, token: str) -> tuple[str, dict[str, Any]]:
         for kid, key in self._keys[:-1]:

@@ -1,64 +1,66 @@
-"""Whose name and password these are; the one way in which a password is verified, on every route."""
+"""Authenticate users by password: the only place where a password is verified."""
 
 import asyncio
 
 from app.background import shielded
-from app.http.client import network
-from app.http.problems import Problem, token_refused, wrong_credentials
+from app.http.client import Client
 from app.logs import audit
+from app.models.sessions import SessionOver
 from app.models.users import User, Users
-from app.security.passwords import Passwords
-from app.security.throttle import Attempt, Throttle
+from app.security.passwords import HashingBusy, Passwords
+from app.security.throttle import Attempt, Throttle, TooManyAttempts
 
 
-class Credentials:
-    """Throttle, verify, count, and bring an old hash up to date."""
+class WrongCredentials(Exception):
+    """The user does not exist or is disabled, or the password is wrong."""
+
+
+class CredentialsVerifier:
+    """Counts an attempt, verifies the password, settles the counts, and upgrades an outdated hash."""
 
     def __init__(self, users: Users, passwords: Passwords, throttle: Throttle) -> None:
         self._users = users
         self._passwords = passwords
         self._throttle = throttle
 
-    async def check(self, username: str, password: str, address: str) -> User:
-        """Return the user whose name and password these are. Raises Problem 401, 429 or 503."""
-        return await self._check(await self._users.by_name(username), username, password, address)
+    async def authenticate(self, username: str, password: str, client: Client) -> User:
+        """Return the user with this name and password. Raises WrongCredentials, TooManyAttempts or HashingBusy."""
+        return await self._authenticate(await self._users.by_name(username), username, password, client)
 
-    async def check_again(self, user_id: str, password: str, address: str) -> User:
-        """Return a user who is logged in and shows the password once more. Raises Problem 401, 429 or 503."""
+    async def reauthenticate(self, user_id: str, password: str, client: Client) -> User:
+        """Return a logged-in user who gives the password again. Also raises SessionOver."""
         user = await self._users.by_id(user_id)
         if user is None:
-            raise token_refused("session_ended", "The user is gone.")
-        return await self._check(user, user.username, password, address)
+            raise SessionOver
+        return await self._authenticate(user, user.username, password, client)
 
-    async def _check(self, user: User | None, username: str, password: str, address: str) -> User:
-        place = network(address)
-        attempt = await self._count(user, username, place)
+    async def _authenticate(self, user: User | None, username: str, password: str, client: Client) -> User:
+        attempt = await self._count(user, username, client.network)
         try:
             await self._passwords.wait_for_turn()
-        except (Problem, asyncio.CancelledError):
+        except (HashingBusy, asyncio.CancelledError):
             await self._throttle.withdraw(attempt)  # nothing was verified
             raise
-        return await self._verify(user, password, place, attempt)
+        return await self._verify(user, password, client.network, attempt)
 
     @shielded
-    async def _verify(self, user: User | None, password: str, place: str, attempt: Attempt) -> User:
+    async def _verify(self, user: User | None, password: str, network: str, attempt: Attempt) -> User:
         """Verify and settle the counts; shielded, or a right password whose client leaves would count as wrong."""
         right, better_hash = await self._passwords.verify(password, user.password_hash if user else None)
         if user is None or user.disabled or not right:
             audit("login_failed", user_id=user.id if user else None)
-            raise wrong_credentials()
+            raise WrongCredentials
         await self._throttle.succeeded(attempt)
         if better_hash:
             await self._users.replace_hash(user, better_hash)
-        if place not in user.usual_networks:
-            await self._users.remember_network(user, place)
+        if network not in user.usual_networks:
+            await self._users.remember_network(user, network)
         return user
 
-    async def _count(self, user: User | None, username: str, place: str) -> Attempt:
+    async def _count(self, user: User | None, username: str, network: str) -> Attempt:
+        usual = user is not None and network in user.usual_networks
         try:
-            return await self._throttle.attempt(
-                username, place, usual=user is not None and place in user.usual_networks
-            )
-        except Problem:
+            return await self._throttle.attempt(username, network, usual=usual)
+        except TooManyAttempts:
             audit("login_throttled", user_id=user.id if user else None)
             raise

@@ -1,7 +1,7 @@
 """Refresh tokens: a session's id, its counter, and an HMAC over both.
 
-The token is computed, never stored: nothing that the database holds can be replayed, and parallel
-refreshes agree on one successor without anybody keeping it.
+A token is computed, not stored: nothing in the database can be replayed, and parallel refreshes compute the same
+successor.
 """
 
 import base64
@@ -12,26 +12,26 @@ from collections.abc import Sequence
 
 from app.schemas.auth import SESSION_ID
 
-PURPOSE = b"sanic-api-demo refresh token 1"  # binds the derived key to this use, apart from access tokens
+PURPOSE = b"sanic-api-demo refresh token 1"  # binds the derived key to this use, separate from access tokens
 FORM = re.compile(rf"({SESSION_ID})\.(0|[1-9][0-9]{{0,9}})\.([A-Za-z0-9_-]{{43}})", re.ASCII)
 
 
 class InvalidRefreshToken(Exception):
-    """The token is not one of ours."""
+    """The token was not issued by this service."""
 
 
 class RefreshTokens:
-    """Sign with the first key, verify with all of them."""
+    """Encodes with the first key, decodes with all of them."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys = [hmac.digest(key, PURPOSE, hashlib.sha256) for key in keys]
 
     def encode(self, session_id: str, counter: int) -> str:
-        """Return the token of this session that is due after `counter` rotations."""
+        """Return the current token of a session after `counter` rotations."""
         return f"{session_id}.{counter}.{self._mac(self._keys[0], session_id, counter)}"
 
     def decode(self, token: str) -> tuple[str, int]:
-        """Return session id and counter. Raises InvalidRefreshToken."""
+        """Return the session's id and the counter. Raises InvalidRefreshToken."""
         form = FORM.fullmatch(token)
         if not form:
             raise InvalidRefreshToken

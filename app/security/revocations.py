@@ -1,4 +1,4 @@
-"""Ended sessions, held in memory by every worker and followed in the database."""
+"""Ended sessions, in the memory of every worker, followed in the database."""
 
 import math
 import time
@@ -8,17 +8,17 @@ from bson import Timestamp
 
 from app.models.sessions import FEED_PAGE, Sessions
 
-# Beyond the longest-lived access token, for machines whose clocks differ or are set back.
+# Added to the longest lifetime of an access token, for machines whose clocks differ or are set back.
 MARGIN_SECONDS = 300
 BEGINNING = Timestamp(0, 0)
 
 
 class Revocations:
-    """The sessions that no token may speak for any more.
+    """The sessions whose access tokens are rejected.
 
-    A write gets its place in the feed when it begins and shows when it is done, `overlap_seconds` later at
-    most, since the database gives up on slower ones; so each look goes back that far. After a failure
-    everything is read anew, because the database may have restarted or changed its primary.
+    A write gets its place in the feed when it starts and becomes visible when it is done, at most `overlap_seconds`
+    later, since the database aborts slower ones; so each look goes back that far. After a failure everything is read
+    again, because the database may have restarted or changed its primary.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Revocations:
         self._lifetime = lifetime_seconds + MARGIN_SECONDS
         self._overlap = int(overlap_seconds) + 1
         self._clock = clock
-        self._forget_at: dict[str, float] = {}  # by session, in the order of learning, so the oldest come first
+        self._forget_at: dict[str, float] = {}  # by session, in the order of insertion: the oldest come first
         self._newest = BEGINNING
         self._newest_seen_at = -math.inf
         self._followed_at = -math.inf
@@ -47,22 +47,22 @@ class Revocations:
         return len(self._forget_at)
 
     def add(self, session_id: str) -> None:
-        """Learn that a session is over, from the worker's own hand or from the feed."""
+        """Add an ended session, which this worker ended itself or found in the feed."""
         self._forget_at.setdefault(session_id, self._clock() + self._lifetime)
 
     def age(self) -> float:
-        """Return how many seconds old the news is."""
+        """Return the seconds since the feed was last followed."""
         return self._clock() - self._followed_at
 
     def stale(self) -> bool:
-        """Tell whether the news is too old to judge a token by."""
+        """Return whether the last look at the feed is too old to accept tokens."""
         return self.age() > self._stale
 
     async def catch_up(self) -> None:
-        """Learn everything that is new, once. Raises pymongo's errors."""
+        """Read everything new from the feed, once. Raises pymongo's errors."""
         began = self._clock()
         newest, self._newest = self._newest, BEGINNING  # if this look fails, the next one reads everything
-        # Once a look has gone back over all that could have been on its way, it need not be read again and again.
+        # Once a look has gone back over all writes that could have been in progress, they need not be read again.
         settled = self._followed_at - self._newest_seen_at > self._overlap
         since = newest if settled else Timestamp(max(newest.time - self._overlap, 0), 0)
         while True:

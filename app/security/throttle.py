@@ -1,4 +1,4 @@
-"""Failed passwords, counted where all workers and machines see the same count."""
+"""Limits on password attempts and registrations, counted for all workers and machines."""
 
 import asyncio
 import hashlib
@@ -9,16 +9,23 @@ from datetime import UTC, datetime
 from limits import RateLimitItem, parse
 
 from app.background import shielded
-from app.http.problems import Problem, too_many_requests
 from app.models.attempts import Attempts
 from app.models.users import canonical
 
-KEPT_FOR_USUAL = 5  # every fifth of an account's failures, for the addresses where its owner usually logs in
+TRUSTED_SHARE = 5  # a fifth of an account's failures is reserved for the networks where its user usually logs in
+
+
+class TooManyAttempts(Exception):
+    """A limit is exceeded; `seconds` is the time until its window ends."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__()
+        self.seconds = seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many failures, or registrations, in how long; written as `10/15minutes`."""
+    """The limits of failures and registrations, in the form `10/15minutes`."""
 
     pair: str
     account: str
@@ -28,7 +35,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """One count that an attempt went into, and the window's end."""
+    """A counter that an attempt was added to, and the end of its window."""
 
     key: str
     ends: datetime
@@ -36,16 +43,16 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One password to be verified, counted already for the pair, the address and the account."""
+    """A password that will be verified, already counted for the pair, the address and the account."""
 
     pair: Counted
     others: tuple[Counted, ...]
 
 
 class Throttle:
-    """Count every attempt before its password is verified, and take the right ones off again.
+    """Counts every attempt before its password is verified, and takes successful ones back.
 
-    Counting afterwards would let parallel guesses pass the limit together (CVE-2024-4629). A window begins
+    Counting afterwards would let parallel guesses exceed the limit together (CVE-2024-4629). A window starts
     with its first attempt and ends as a whole, so Retry-After is exact.
     """
 
@@ -53,55 +60,55 @@ class Throttle:
         self._attempts = attempts
         self._pair = parse(limits.pair)
         self._account = parse(limits.account)
-        self._kept = max(1, self._account.amount // KEPT_FOR_USUAL)
-        self._left = max(1, self._account.amount - self._kept)
+        self._trusted = max(1, self._account.amount // TRUSTED_SHARE)
+        self._untrusted = max(1, self._account.amount - self._trusted)
         self._address = parse(limits.address)
         self._registrations = parse(limits.registrations)
 
-    async def attempt(self, username: str, address: str, *, usual: bool) -> Attempt:
-        """Count an attempt on an account from an address. Raises Problem 429.
+    async def attempt(self, username: str, network: str, *, usual: bool) -> Attempt:
+        """Count an attempt on an account from a network. Raises TooManyAttempts.
 
-        What is refused is taken off again, since it is not verified: neither does one address use up an
-        account's count, nor do right passwords that come too many at once lock anybody out for long.
-        At an address that is usual for the account the failures of others do not matter: a share of the account's
-        limit is kept for such addresses, so that both together never exceed it (NIST SP 800-63B-4 section 3.2.2).
+        A rejected attempt is taken back, since its password is not verified: one address cannot use up an account's
+        limit, and parallel right passwords do not lock the account. In a network that is usual for the account only
+        attempts from such networks count: a share of the limit is reserved for them, so that both shares together
+        never exceed it (NIST SP 800-63B-4 section 3.2.2).
         """
-        account = hashlib.sha256(canonical(username).encode()).hexdigest()  # of all spellings, in one length
+        account = hashlib.sha256(canonical(username).encode()).hexdigest()  # all spellings, in one length
         counted: list[Counted] = []
-        most, kind = (self._kept, "usual") if usual else (self._left, "account")
-        for limit, enough, key in (
-            (self._pair, self._pair.amount, f"pair {account} {address}"),
-            (self._address, self._address.amount, f"address {address}"),
-            (self._account, most, f"{kind} {account}"),
+        amount, kind = (self._trusted, "usual") if usual else (self._untrusted, "account")
+        for limit, most, key in (
+            (self._pair, self._pair.amount, f"pair {account} {network}"),
+            (self._address, self._address.amount, f"address {network}"),
+            (self._account, amount, f"{kind} {account}"),
         ):
             number, ends = await self._attempts.count(key, limit.get_expiry())
             counted.append(Counted(key, ends))
-            if number > enough:
+            if number > most:
                 await self._take_back(*counted)
-                raise _refused(ends, limit)
+                raise _exceeded(ends, limit)
         return Attempt(counted[0], tuple(counted[1:]))
 
     async def succeeded(self, attempt: Attempt) -> None:
-        """Forget the pair's failures, and that this attempt was counted."""
-        await self._attempts.forget(attempt.pair.key)
+        """Reset the pair's failures, and take this attempt back."""
+        await self._attempts.reset(attempt.pair.key)
         await self._take_back(*attempt.others)
 
     @shielded
     async def withdraw(self, attempt: Attempt) -> None:
-        """Forget that this attempt was counted."""
+        """Take an attempt back whose password was not verified."""
         await self._take_back(attempt.pair, *attempt.others)
 
-    async def registration(self, address: str) -> None:
-        """Count a registration from an address. Raises Problem 429."""
+    async def registration(self, network: str) -> None:
+        """Count a registration from a network. Raises TooManyAttempts."""
         limit = self._registrations
-        number, ends = await self._attempts.count(f"registration {address}", limit.get_expiry())
+        number, ends = await self._attempts.count(f"registration {network}", limit.get_expiry())
         if number > limit.amount:
-            raise _refused(ends, limit)
+            raise _exceeded(ends, limit)
 
     async def _take_back(self, *counted: Counted) -> None:
         await asyncio.gather(*(self._attempts.take_back(one.key, one.ends) for one in counted))
 
 
-def _refused(ends: datetime, limit: RateLimitItem) -> Problem:
+def _exceeded(ends: datetime, limit: RateLimitItem) -> TooManyAttempts:
     seconds = math.ceil((ends - datetime.now(UTC)).total_seconds())
-    return too_many_requests(min(limit.get_expiry(), max(1, seconds)))
+    return TooManyAttempts(min(limit.get_expiry(), max(1, seconds)))

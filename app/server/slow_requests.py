@@ -1,4 +1,4 @@
-"""A limit on how long a request may take to arrive."""
+"""A limit on how long a request may take to arrive (slowloris)."""
 
 # mypy: allow-untyped-calls
 # (Sanic's protocol has no types.)
@@ -16,15 +16,15 @@ from app.server.exchange import Exchange
 class Protocol(HttpProtocol):
     """A connection with a limit on how long one request may take to arrive, header and body together.
 
-    Sanic's timeouts start anew with each byte. This looks when Sanic looks after those, a few times a minute,
-    and does nothing for a request itself: REQUEST_ARRIVAL_SECONDS may be exceeded by two such intervals.
+    Sanic's timeouts restart with each byte. This check runs with Sanic's own, a few times a minute, and costs a request
+    nothing: REQUEST_ARRIVAL_SECONDS may be exceeded by two such intervals.
     """
 
     HTTP_CLASS = Exchange
     __slots__ = ("_arriving", "_since")
 
     def check_timeouts(self) -> None:
-        """End a request that has been arriving for too long; look after all other timeouts."""
+        """End a request that takes too long to arrive; check all other timeouts."""
         if self._task and self._late():
             self._http.exception = RequestTimeout("Request Timeout")
             self._task.cancel()
@@ -39,11 +39,11 @@ class Protocol(HttpProtocol):
         return monotonic() - self._since > (math.inf if arriving is None else limit)
 
     def _number(self) -> int | None:
-        """Return which of the connection's requests is arriving now, or None."""
+        """Return the number of the request that is arriving now, or None."""
         count: int = self.state["requests_count"]  # of complete headers
         if self._http.stage is Stage.REQUEST:
             return count + 1
         return count if self._http.stage is Stage.HANDLER and self._http.request_body else None
 
     def log_disconnect(self) -> None:
-        """Leave it: a request that was answered has its line, and one that was not is the client's affair."""
+        """Do nothing: a request with a response has a line, and one without was dropped by its client."""

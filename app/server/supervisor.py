@@ -1,7 +1,7 @@
-"""Sanic's processes: a dead one is replaced, a stop answers what is on its way, and none outlives the main one."""
+"""Sanic's processes: replace dead workers, stop gracefully, and leave no process behind."""
 
 # mypy: allow-untyped-calls
-# (Sanic's methods, which the classes here go on to call, have no types.)
+# (Sanic's methods, which the classes here call, have no types.)
 
 import asyncio
 import math
@@ -30,18 +30,18 @@ from app import metrics
 from app.server import orphans
 from app.server.slow_requests import Protocol
 
-RELOADER = "Sanic-Reloader-0"  # the name of the process that looks for changed files
+RELOADER = "Sanic-Reloader-0"  # the name of the process that watches for changed files
 SAME_SIGNAL_SECONDS = 0.5
 POLL_SECONDS = 0.05
-BACKLOG = 1024  # connections that wait to be accepted; beyond Sanic's 100 the kernel has clients wait a second
-REPLACE_SECONDS = 1  # between two replacements of one worker, lest one that cannot start eats the machine
+BACKLOG = 1024  # connections that wait to be accepted; with Sanic's 100 the kernel delays more clients by a second
+REPLACE_SECONDS = 1  # between two replacements of a worker, or one that cannot start would use up the machine
 CLOSING_SECONDS = 5  # to close the database's connections and leave
 
 
 def supervise(app: Sanic[Any, Any], *, drain_seconds: float, arrival_seconds: float, check: Callable[[], None]) -> None:
-    """Have Sanic serve with the classes below, once `check` has let it; it exits with the reason if it may not.
+    """Have Sanic use the classes below, after `check`, which exits with a reason if the service must not start.
 
-    Sanic finds them by name where it starts, and has no other way in.
+    Sanic looks them up by name where it starts; there is no other extension point.
     """
     startup.WorkerManager = Manager  # type: ignore[attr-defined]
     startup.Manager = partial(hold_states, app, check)  # type: ignore[attr-defined]
@@ -49,29 +49,33 @@ def supervise(app: Sanic[Any, Any], *, drain_seconds: float, arrival_seconds: fl
     app.config.REQUEST_ARRIVAL_SECONDS = arrival_seconds
     Manager.stop_seconds = drain_seconds + app.config.GRACEFUL_SHUTDOWN_TIMEOUT + CLOSING_SECONDS
     if multiprocessing.parent_process():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # how Sanic says stop: until a worker listens, without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Sanic's stop signal: without a traceback until the worker serves
         orphans.die_with_parent(signal.SIGTERM)
+
+    keep_alive = app.config.KEEP_ALIVE
+
+    @app.before_server_start
+    async def reset(app: Sanic[Any, Any]) -> None:
+        """Undo an earlier stop: tests start and stop one app several times."""
+        app.ctx.draining = False
+        app.config.KEEP_ALIVE = keep_alive
 
     @app.before_server_stop
     async def drain(app: Sanic[Any, Any]) -> None:
-        app.config.KEEP_ALIVE = False  # every answer from now on asks its client to come back elsewhere
+        app.ctx.draining = True
+        app.config.KEEP_ALIVE = False  # further responses ask clients to open their next connection elsewhere
         parent = multiprocessing.parent_process()
         if parent:
-            for number in (signal.SIGINT, signal.SIGTERM):  # Sanic has let go of them; a second one would kill
+            for number in (signal.SIGINT, signal.SIGTERM):  # Sanic has removed its handlers; a second signal would kill
                 signal.signal(number, signal.SIG_IGN)
-        if parent is None or os.getppid() == parent.pid:  # an orphan is in the way of whoever is started next
+        if parent is None or os.getppid() == parent.pid:  # an orphan would block the port of the next start
             await asyncio.sleep(drain_seconds)
 
 
-def draining(app: Sanic[Any, Any]) -> bool:
-    """Tell whether the worker has been asked to stop, and serves only until the load balancer has noticed."""
-    return not app.config.KEEP_ALIVE
-
-
 def hold_states(app: Sanic[Any, Any], check: Callable[[], None]) -> SyncManager:
-    """Start the process that holds the workers' states, once it is clear that the service can listen and serve.
+    """Start the process that holds the workers' states, once the service can listen and serve.
 
-    Exits with the reason if it cannot: later, Sanic would have more to say about it.
+    Exits with the reason if it cannot: later, Sanic would also print a traceback.
     """
     settings = app.state.server_info[0].settings
     settings["backlog"] = BACKLOG
@@ -80,13 +84,13 @@ def hold_states(app: Sanic[Any, Any], check: Callable[[], None]) -> SyncManager:
     check()
     metrics.share()
     states = SyncManager(ctx=multiprocessing.get_context())
-    # By path, because an import of this package costs half a second and 50 MB, for two system calls.
+    # By path, because importing this package costs half a second and 50 MB, for two system calls.
     states.start(run_path, (orphans.__file__, None, "__main__"))
     return states
 
 
 def check_free(host: str, port: int) -> None:
-    """Exit with the reason if nobody could listen there now."""
+    """Exit with the reason if the address cannot be bound."""
     try:
         bind_socket(host, port).close()
     except OSError as error:
@@ -94,19 +98,19 @@ def check_free(host: str, port: int) -> None:
 
 
 class Manager(WorkerManager):
-    """Sanic's manager of worker processes, with what it lacks."""
+    """Sanic's manager of worker processes, extended."""
 
     started = threading.Event()
     stop_seconds = math.inf
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._told = -math.inf
+        self._signalled_at = -math.inf
         self._stopping = False
         self._replaced: dict[str, float] = {}
 
     def monitor(self) -> None:
-        """Watch over the workers; without what holds their states nobody can, so let all finish and end."""
+        """Monitor the workers. If the process that holds their states has died, let all finish and exit."""
         try:
             super().monitor()
         except (EOFError, ConnectionError):
@@ -116,40 +120,40 @@ class Manager(WorkerManager):
             raise SystemExit(1) from None
 
     def wait_for_ack(self) -> None:
-        """Wait until every worker has started."""
+        """Wait until every worker serves."""
         super().wait_for_ack()
         self.started.set()
 
     def shutdown_signal(self, _: int, __: FrameType | None) -> None:
-        """Stop gracefully, or at once when told again.
+        """Stop gracefully, or immediately at a second signal.
 
-        Only makes a note: what Sanic does here asks another process, perhaps amid a question to it.
+        Only sets a flag: Sanic would ask another process here, possibly in the middle of another request to it.
         """
-        now, before = time.monotonic(), self._told
-        self._told = now
+        now, before = time.monotonic(), self._signalled_at
+        self._signalled_at = now
         if now - before < SAME_SIGNAL_SECONDS:
-            return  # once to the whole group and once passed on; Sanic would take the second for impatience
+            return  # sent to the process group and also passed on, which Sanic would take for a second signal
         if self._stopping:
             self.kill()
         self._stopping = True
 
     def join(self) -> None:
-        """Let go of the port, which only the workers answer at, and wait for all to end, but not for ever.
+        """Close the listening socket, which the workers also hold, and wait for all processes, with a limit.
 
-        Sanic would wait for ten seconds twice, and then take the workers with it whatever they were doing.
+        Sanic would wait for ten seconds twice, and then kill the workers.
         """
         self._server_settings["sock"].close()
         deadline = time.monotonic() + self.stop_seconds
         while any(process.is_alive() for process in self.processes):
             if time.monotonic() > deadline:
-                error_logger.error("some processes have not ended in %s s and are killed", self.stop_seconds)
+                error_logger.error("some processes have not ended within %s s and are killed", self.stop_seconds)
                 self.kill()
             time.sleep(POLL_SECONDS)
 
     def kill(self) -> NoReturn:
-        """Kill the workers and leave. Sanic would kill the whole process group, which is also the caller's."""
+        """Kill the workers and exit. Sanic would kill the whole process group, which is also the caller's."""
         for process in self.processes:
-            if process.is_alive():  # or its number may be another's by now
+            if process.is_alive():  # or its process id may have been reused
                 self._kill(process)
         metrics.clean_up()
         os._exit(1)
@@ -159,15 +163,17 @@ class Manager(WorkerManager):
             os.kill(process.pid, signal.SIGKILL)
 
     def _all_workers_ack(self) -> bool:
-        return self._stopping or super()._all_workers_ack()  # Sanic would wait for ever for those that it has ended
+        return (
+            self._stopping or super()._all_workers_ack()
+        )  # Sanic would wait indefinitely for workers that it has ended
 
     def _poll_monitor(self) -> MonitorCycle | None:
         if not self._stopping:
             return super()._poll_monitor()
-        logger.info("told to stop")
+        logger.info("stopping")
         super()._sync_states()
-        # Told politely while they start, both would show a traceback or miss it. The reloader never says that it has
-        # started, and has nothing to finish.
+        # Signalled while they start, workers would print a traceback or miss the signal. The reloader never reports
+        # that it has started, and has nothing to finish.
         starting = [one for one in self.transient_processes if one.state is not ProcessState.ACKED]
         reloader = [one for one in self.durable_processes if one.name == RELOADER]
         for process in (*starting, *reloader):

@@ -1,47 +1,54 @@
-"""Log in, refresh, look at the token, log out."""
+"""Log in, refresh, verify tokens, list and end sessions."""
 
 from dataclasses import asdict
 
 from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
 
-from app.context import Request, begin, claims, client
+from app.context import Request
 from app.http.bodies import read, write
-from app.http.client import address
-from app.http.problems import not_found, token_refused
-from app.http.responses import nothing
-from app.openapi.description import describe
-from app.schemas.auth import SESSION_ID, Credentials, Refresh, SessionOut, SessionsOut, Tokens, VerifiedOut
+from app.http.client import client
+from app.http.codes import Code
+from app.http.problems import Problem
+from app.http.responses import no_content
+from app.openapi.operations import describe
+from app.schemas.auth import (
+    SESSION_ID,
+    Credentials,
+    Refresh,
+    SessionId,
+    SessionOut,
+    SessionsOut,
+    Tokens,
+    VerifiedOut,
+)
 from app.schemas.users import UserOut
-from app.security.authentication import protected
+from app.security.authentication import claims, protected
 
 blueprint = Blueprint("auth", url_prefix="/auth")
-blueprint.on_request(begin)
 
 
 class Login(HTTPMethodView, attach=blueprint, uri=""):
-    """A session's beginning."""
+    """The start of a session."""
 
     @describe(
         body=Credentials,
-        answers={200: Tokens},
-        refuses=("wrong_credentials", "too_many_attempts", "hashing_busy", "store_unavailable"),
+        responses={200: Tokens},
+        refuses=(Code.WRONG_CREDENTIALS, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
     )
     async def post(self, request: Request) -> HTTPResponse:
         """Log in with username and password."""
         body = read(request, Credentials)
-        ctx = request.app.ctx
-        user = await ctx.credentials.check(body.username, body.password, address(request))
-        return write(await ctx.logins.open(user, client(request)))
+        return write(await request.app.ctx.logins.log_in(body.username, body.password, client(request)))
 
 
-class RefreshTokens(HTTPMethodView, attach=blueprint, uri="/refresh"):
-    """A session's continuation."""
+class TokenRefresh(HTTPMethodView, attach=blueprint, uri="/refresh"):
+    """The continuation of a session."""
 
     @describe(
         body=Refresh,
-        answers={200: Tokens},
-        refuses=("refresh_token_invalid", "refresh_token_reused", "session_ended", "store_unavailable"),
+        responses={200: Tokens},
+        refuses=(Code.REFRESH_TOKEN_INVALID, Code.REFRESH_TOKEN_REUSED, Code.SESSION_ENDED),
     )
     async def post(self, request: Request) -> HTTPResponse:
         """Exchange a refresh token for new tokens."""
@@ -50,69 +57,66 @@ class RefreshTokens(HTTPMethodView, attach=blueprint, uri="/refresh"):
 
 
 class Verify(HTTPMethodView, attach=blueprint, uri="/verify"):
-    """A token's claims."""
+    """The claims of the access token."""
 
-    @describe(answers={200: VerifiedOut}, token=True)
+    @describe(responses={200: VerifiedOut})
     @protected
     async def get(self, request: Request) -> HTTPResponse:
-        """Tell whether the access token holds, and what it claims."""
-        return write(VerifiedOut(**claims(request).model_dump()))
+        """Verify the access token and return its claims."""
+        return write(VerifiedOut(**claims(request).model_dump(exclude_unset=True)))
 
 
 class Me(HTTPMethodView, attach=blueprint, uri="/me"):
-    """The token's user."""
+    """The user of the access token."""
 
-    @describe(answers={200: UserOut}, refuses=("store_unavailable",), token=True)
+    @describe(responses={200: UserOut})
     @protected
     async def get(self, request: Request) -> HTTPResponse:
-        """Show the user to whom the access token belongs."""
-        user = await request.app.ctx.users.by_id(claims(request).sub)
-        if user is None:
-            raise token_refused("session_ended", "The user is gone.")
-        return write(UserOut.of(user))
+        """Return the user of the access token."""
+        return write(UserOut.of(await request.app.ctx.accounts.get(claims(request).sub)))
 
 
 class Logout(HTTPMethodView, attach=blueprint, uri="/logout"):
-    """A session's end."""
+    """The end of a session."""
 
-    @describe(answers={204: None}, refuses=("store_unavailable",), token=True)
+    @describe(responses={204: None})
     @protected
     async def post(self, request: Request) -> HTTPResponse:
         """End this session."""
         await request.app.ctx.logins.log_out(claims(request))
-        return nothing()
+        return no_content()
 
 
 class LogoutAll(HTTPMethodView, attach=blueprint, uri="/logout-all"):
     """The end of all sessions."""
 
-    @describe(answers={204: None}, refuses=("store_unavailable",), token=True)
+    @describe(responses={204: None})
     @protected
     async def post(self, request: Request) -> HTTPResponse:
-        """End every session of this user."""
-        await request.app.ctx.logins.log_out_everywhere(claims(request).sub)
-        return nothing()
+        """End all your sessions."""
+        await request.app.ctx.accounts.log_out_everywhere(claims(request).sub)
+        return no_content()
 
 
 class MySessions(HTTPMethodView, attach=blueprint, uri="/sessions"):
-    """Where one is logged in."""
+    """The user's active sessions."""
 
-    @describe(answers={200: SessionsOut}, refuses=("store_unavailable",), token=True)
+    @describe(responses={200: SessionsOut})
     @protected
     async def get(self, request: Request) -> HTTPResponse:
-        """List one's sessions that go on."""
+        """List your active sessions."""
         me = claims(request)
-        live = await request.app.ctx.logins.live(me.sub)
-        return write(SessionsOut(sessions=[SessionOut(**asdict(one), current=one.id == me.sid) for one in live]))
+        active = await request.app.ctx.logins.active(me.sub)
+        return write(SessionsOut(sessions=[SessionOut(**asdict(one), current=one.id == me.sid) for one in active]))
 
 
 class MySession(HTTPMethodView, attach=blueprint, uri=f"/sessions/<session_id:{SESSION_ID}>"):
-    """One of the places where one is logged in."""
+    """One of the user's active sessions."""
 
-    @describe(answers={204: None}, refuses=("not_found", "store_unavailable"), token=True)
+    @describe(responses={204: None}, refuses=(Code.NOT_FOUND,))
     @protected
-    async def delete(self, request: Request, session_id: str) -> HTTPResponse:
-        """End one of one's sessions."""
+    async def delete(self, request: Request, session_id: SessionId) -> HTTPResponse:
+        """End one of your sessions."""
         if not await request.app.ctx.logins.end(session_id, claims(request).sub):
-            raise not_found("None of your sessions that go on has this id.")
-        return nothing()
+            raise Problem(Code.NOT_FOUND, "None of your active sessions has this id.")
+        return no_content()

@@ -27,7 +27,7 @@ ANSWERS = {
     "getHello": 200,
     "getHelloSecret": 200,
     "postLogin": 401,  # by a name that nobody has
-    "postRefreshTokens": 401,  # of a token that is only an example
+    "postTokenRefresh": 401,  # of a token that is only an example
     "getVerify": 200,
     "getMe": 200,
     "getMySessions": 200,

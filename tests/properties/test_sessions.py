@@ -224,7 +224,7 @@ class Sessions(RuleBasedStateMachine):
         async def change() -> None:
             user = await ctx.users.by_id(account.user_id)
             assert user
-            await ctx.logins.change(user, disabled=disabled)
+            await ctx.generations.change(user, disabled=disabled)
 
         self.service.run(change())
         self.all_over(account)

@@ -38,7 +38,7 @@ json_values = st.recursive(
 
 
 def access_tokens(*keys: bytes, now: float = NOW, lifetime_seconds: int = 900) -> AccessTokens:
-    return AccessTokens(keys, lifetime_seconds=lifetime_seconds, clock=lambda: now)
+    return AccessTokens(keys, issuers=["sanic-api-demo"], lifetime_seconds=lifetime_seconds, clock=lambda: now)
 
 
 def signed(payload: Any) -> str:
@@ -63,7 +63,7 @@ A_TOKEN = signed(CLAIMS)
 def refused(token: str, *keys: bytes) -> bool:
     """Tell whether the token is refused; every other exception fails the test."""
     try:
-        access_tokens(*keys or (KEY,)).verify(token)
+        access_tokens(*keys or (KEY,)).decode(token)
     except InvalidAccessToken:
         return True
     return False
@@ -84,10 +84,10 @@ def test_what_is_signed_is_verified_and_says_what_it_was_given(
     before = access_tokens(OLD_KEY, now=now, lifetime_seconds=lifetime_seconds)
     after = access_tokens(KEY, OLD_KEY, now=now, lifetime_seconds=lifetime_seconds)
     for signer in (before, after):
-        token, seconds = signer.sign(
+        token, seconds = signer.encode(
             user_id=user_id, session_id=session_id, scopes=scopes, session_expires=session_expires
         )
-        claims = after.verify(token)
+        claims = after.decode(token)
         assert (claims.sub, claims.sid, claims.scopes) == (user_id, session_id, scopes)
         assert claims.exp - claims.iat == seconds <= lifetime_seconds
         assert seconds == 0 or claims.exp <= session_expires
@@ -131,8 +131,8 @@ def test_a_payload_that_is_not_as_ours_is_refused_although_the_key_is_right(payl
         payload = {**CLAIMS, **payload}
     token = signed(payload)
     if not refused(token):
-        claims = access_tokens(KEY).verify(token)
-        assert claims.model_dump() == payload
+        claims = access_tokens(KEY).decode(token)
+        assert claims.model_dump(exclude_unset=True) == payload
         assert 0 <= claims.exp - claims.iat <= 900
         assert (claims.iss, claims.aud) == (CLAIMS["iss"], CLAIMS["aud"])
 
@@ -151,7 +151,7 @@ def test_a_signed_token_of_our_form_is_accepted() -> None:
 def test_a_token_of_another_key_is_refused(one: bytes, other: bytes) -> None:
     # HMAC fills a short key up with zeros and hashes one of more than 64 bytes.
     assume(one.rstrip(b"\0") != other.rstrip(b"\0"))
-    token, _ = access_tokens(one).sign(user_id="u", session_id="s", scopes=[], session_expires=2e9)
+    token, _ = access_tokens(one).encode(user_id="u", session_id="s", scopes=[], session_expires=2e9)
     assert refused(token, other)
     with pytest.raises(InvalidRefreshToken):
         RefreshTokens([other]).decode(RefreshTokens([one]).encode("s" * 22, 0))
@@ -278,7 +278,7 @@ def read_body(shape: type[Body], body: bytes, content_type: str = "application/j
         problem = refusal
     assert problem.status_code in (400, 415, 422)
     assert (problem.status_code == 422) == bool(problem.errors)
-    assert len(json.dumps(problem.errors, ensure_ascii=False).encode()) < 5000
+    assert len(json.dumps([error.model_dump() for error in problem.errors or []], ensure_ascii=False).encode()) < 5000
     return None
 
 

@@ -1,0 +1,42 @@
+"""The time limit of database calls, which all calls of one request share."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from pymongo.errors import NetworkTimeout
+
+LEFT = "database_seconds"  # the attribute of a request's context that holds its remaining time budget
+
+T = TypeVar("T")
+
+
+class TimeLimit:
+    """A limit in seconds for each call, and a time budget of as much for all calls of a request together.
+
+    `request_context` returns the namespace of the request that the running task serves, or None outside of requests.
+    The budget lives there, so no route can forget to start it. Only waiting for the database counts.
+    """
+
+    def __init__(self, seconds: float, request_context: Callable[[], Any | None]) -> None:
+        self.seconds = seconds
+        self._request_context = request_context
+
+    async def apply(self, call: Awaitable[T]) -> T:
+        """Wait for a call. Raises NetworkTimeout.
+
+        The driver's own limits begin when one of its threads takes the call; while the database hangs, waiting for
+        a thread needs a limit, too.
+        """
+        context = self._request_context()
+        left: float = self.seconds if context is None else getattr(context, LEFT, self.seconds)
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(left):
+                return await call
+        except TimeoutError:
+            raise NetworkTimeout(f"no answer from the database within {self.seconds} s") from None
+        finally:
+            if context is not None:
+                setattr(context, LEFT, left - (time.monotonic() - started))

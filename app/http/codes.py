@@ -1,0 +1,78 @@
+"""The stable codes of all refusals, each with its status and its sentence."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Self, TypeVar
+
+CODES = "__codes__"  # the attribute that holds the codes of a handler's guards
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Code(StrEnum):
+    """A stable code for programs. `docs/errors.md` says what clients do about each.
+
+    `error` is the error code of RFC 6750 section 3.1, for requests that presented a token.
+    """
+
+    status: int
+    detail: str
+    error: str | None
+
+    def __new__(cls, code: str, status: int, detail: str, error: str | None = None) -> Self:
+        """Make a member that equals its text."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.status, member.detail, member.error = status, detail, error
+        return member
+
+    BAD_REQUEST = "bad_request", 400, "The request is not well-formed."
+    MALFORMED_JSON = "malformed_json", 400, "The body is not well-formed JSON."
+    NOT_AN_OBJECT = "not_an_object", 400, "The body must be a JSON object."
+    UNAUTHORIZED = "unauthorized", 401, "Authentication is required."
+    TOKEN_MISSING = "token_missing", 401, "An access token is required: Authorization: Bearer <token>."
+    TOKEN_EXPIRED = "token_expired", 401, "The access token has expired.", "invalid_token"
+    TOKEN_INVALID = "token_invalid", 401, "The access token is not valid.", "invalid_token"
+    SESSION_ENDED = "session_ended", 401, "The session has ended.", "invalid_token"
+    REFRESH_TOKEN_INVALID = "refresh_token_invalid", 401, "The refresh token is not valid.", "invalid_token"
+    REFRESH_TOKEN_REUSED = (
+        "refresh_token_reused",
+        401,
+        "The refresh token was used before, so its session has been ended.",
+        "invalid_token",
+    )
+    WRONG_CREDENTIALS = "wrong_credentials", 401, "The username or the password is wrong."
+    FORBIDDEN = "forbidden", 403, "Access is denied."
+    INSUFFICIENT_SCOPE = "insufficient_scope", 403, "Insufficient permissions.", "insufficient_scope"
+    NOT_FOUND = "not_found", 404, "The resource was not found."
+    METHOD_NOT_ALLOWED = "method_not_allowed", 405, "The resource does not support this method."
+    REQUEST_TIMEOUT = "request_timeout", 408, "The request did not arrive in time."
+    USERNAME_TAKEN = "username_taken", 409, "The username is taken."
+    LAST_ADMIN = "last_admin", 409, "The user is the last administrator."
+    PAYLOAD_TOO_LARGE = "payload_too_large", 413, "The request is too large."
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415, "The body must be application/json in UTF-8."
+    EXPECTATION_FAILED = "expectation_failed", 417, "The expectation cannot be met."
+    INVALID_FIELDS = "invalid_fields", 422, "Some fields are not valid."
+    TOO_MANY_ATTEMPTS = "too_many_attempts", 429, "Too many attempts. Please try again later."
+    INTERNAL_ERROR = "internal_error", 500, "An unexpected error occurred. It was logged with the request id."
+    HASHING_BUSY = "hashing_busy", 503, "Too many passwords are being verified. Please try again."
+    REVOCATIONS_STALE = "revocations_stale", 503, "The session status is temporarily unavailable. Please try again."
+    STOPPING = "stopping", 503, "The service is stopping."
+    STORE_UNAVAILABLE = "store_unavailable", 503, "The database is temporarily unavailable. Please try again."
+    UNAVAILABLE = "unavailable", 503, "The service could not respond in time. Please try again."
+
+
+def answers_with(*codes: Code) -> Callable[[Function], Function]:
+    """Declare the codes that a guard can answer with, beside those of the handler that it guards."""
+
+    def decorate(function: Function) -> Function:
+        setattr(function, CODES, (*codes, *declared_codes(function)))
+        return function
+
+    return decorate
+
+
+def declared_codes(function: Callable[..., Any]) -> tuple[Code, ...]:
+    """Return the codes that the function's guards declared."""
+    declared: tuple[Code, ...] = getattr(function, CODES, ())
+    return declared

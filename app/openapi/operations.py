@@ -1,0 +1,94 @@
+"""What a handler declares about itself for the OpenAPI description."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import BaseModel
+
+from app.http.bodies import BODY_CODES, QUERY_CODES
+from app.http.codes import Code, declared_codes
+
+OPERATION = "__operation__"  # the attribute that holds a handler's description
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one route.
+
+    `path` has the types of path parameters, `responses` the shapes of successful responses by status.
+    """
+
+    summary: str
+    description: str
+    body: type[BaseModel] | None
+    query: type[BaseModel] | None
+    path: Mapping[str, Any]
+    responses: Mapping[int, type[BaseModel] | None]
+    codes: tuple[Code, ...]
+
+    @property
+    def protected(self) -> bool:
+        """Whether the operation requires an access token."""
+        return Code.TOKEN_MISSING in self.codes
+
+
+def describe(
+    *,
+    body: type[BaseModel] | None = None,
+    query: type[BaseModel] | None = None,
+    responses: Mapping[int, type[BaseModel] | None],
+    refuses: tuple[Code, ...] = (),
+) -> Callable[[Handler], Handler]:
+    """Describe a handler; the first line of its docstring is the summary.
+
+    `refuses` has the codes of the handler's own refusals. Those of its guards, of its body and query, and of the
+    database are added here, and those of every operation in the document.
+    """
+
+    def decorate(handler: Handler) -> Handler:
+        function = inspect.unwrap(handler)
+        summary, _, details = inspect.cleandoc(function.__doc__ or "").partition("\n")
+        codes = (
+            *refuses,
+            *declared_codes(handler),
+            *(BODY_CODES if body else ()),
+            *(QUERY_CODES if query else ()),
+            *((Code.STORE_UNAVAILABLE,) if _reaches_stores(function.__code__) else ()),
+        )
+        operation = Operation(
+            summary=summary,
+            description=details.strip(),
+            body=body,
+            query=query,
+            path=_path_parameters(function),
+            responses=responses,
+            codes=tuple(dict.fromkeys(codes)),
+        )
+        setattr(handler, OPERATION, operation)
+        return handler
+
+    return decorate
+
+
+def operation_of(handler: Any) -> Operation | None:
+    """Return the description of a handler that has one."""
+    return getattr(handler, OPERATION, None)
+
+
+def _path_parameters(function: Callable[..., Any]) -> dict[str, Any]:
+    hints = get_type_hints(function, include_extras=True)
+    return {name: hints[name] for name in hints if name not in ("request", "return")}
+
+
+def _reaches_stores(code: CodeType) -> bool:
+    """Return whether a handler uses `app.ctx`, through which alone views reach the database."""
+    return "ctx" in code.co_names or any(_reaches_stores(inner) for inner in _inner(code))
+
+
+def _inner(code: CodeType) -> Iterator[CodeType]:
+    return (constant for constant in code.co_consts if isinstance(constant, CodeType))

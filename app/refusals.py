@@ -1,0 +1,36 @@
+"""How the exceptions of the layers below views are answered."""
+
+from app.database.failures import is_unavailable, summary
+from app.http.codes import Code
+from app.http.problems import FieldError, Problem, invalid_fields
+from app.models.sessions import SessionOver, TokenReused
+from app.models.users import LastAdmin, UsernameTaken
+from app.security.administration import NotAdministrator, UserNotFound
+from app.security.credentials import WrongCredentials
+from app.security.passwords import HashingBusy, WeakPassword
+from app.security.refresh_tokens import InvalidRefreshToken
+from app.security.throttle import TooManyAttempts
+
+CODES: dict[type[Exception], Code] = {
+    HashingBusy: Code.HASHING_BUSY,
+    InvalidRefreshToken: Code.REFRESH_TOKEN_INVALID,
+    LastAdmin: Code.LAST_ADMIN,
+    NotAdministrator: Code.INSUFFICIENT_SCOPE,
+    SessionOver: Code.SESSION_ENDED,
+    TokenReused: Code.REFRESH_TOKEN_REUSED,
+    UserNotFound: Code.NOT_FOUND,
+    UsernameTaken: Code.USERNAME_TAKEN,
+    WrongCredentials: Code.WRONG_CREDENTIALS,
+}
+
+
+def refusal(error: Exception) -> Problem | None:
+    """Return the refusal that an exception stands for, or None for an unexpected exception."""
+    if isinstance(error, WeakPassword):
+        return invalid_fields(FieldError(field=error.field, message=error.rule))
+    if isinstance(error, TooManyAttempts):
+        return Problem(Code.TOO_MANY_ATTEMPTS, retry_after=error.seconds)
+    if is_unavailable(error):
+        return Problem(Code.STORE_UNAVAILABLE, log=f"database: {summary(error)}")
+    code = CODES.get(type(error))
+    return Problem(code, str(error) or None) if code else None

@@ -1,0 +1,101 @@
+"""The use cases of a user's own account: register, change the password, log out everywhere, delete."""
+
+from app.background import shielded
+from app.http.client import Client
+from app.logs import audit
+from app.models.sessions import Device, SessionOver, Sessions
+from app.models.users import ChangedMeanwhile, User, UsernameTaken, Users
+from app.schemas.auth import Tokens
+from app.security.access_tokens import Claims
+from app.security.credentials import CredentialsVerifier
+from app.security.generations import Generations
+from app.security.logins import Logins
+from app.security.passwords import Passwords
+from app.security.throttle import Throttle
+
+
+class Accounts:
+    """What users do with their own accounts. Passwords are verified by CredentialsVerifier."""
+
+    def __init__(
+        self,
+        users: Users,
+        sessions: Sessions,
+        passwords: Passwords,
+        throttle: Throttle,
+        credentials: CredentialsVerifier,
+        logins: Logins,
+        generations: Generations,
+    ) -> None:
+        self._users = users
+        self._sessions = sessions
+        self._passwords = passwords
+        self._throttle = throttle
+        self._credentials = credentials
+        self._logins = logins
+        self._generations = generations
+
+    async def register(self, username: str, password: str, client: Client) -> tuple[User, Tokens]:
+        """Add a user and log in.
+
+        Raises WeakPassword, TooManyAttempts, HashingBusy or UsernameTaken.
+        """
+        self._passwords.check_policy(password, username)
+        await self._throttle.registration(client.network)
+        user = User.new(username, await self._passwords.hash(password))
+        return user, await self._add(user, client)
+
+    @shielded
+    async def _add(self, user: User, client: Client) -> Tokens:
+        """Open the session first: a session without a user is harmless, a user without a response is a lost name."""
+        session = await self._sessions.open(user, Device(client.address, client.user_agent))
+        try:
+            await self._users.add(user)
+        except UsernameTaken:
+            await self._sessions.discard(session.id)
+            raise
+        audit("registered", user_id=user.id, session_id=session.id)
+        return self._logins.issue(session)
+
+    async def get(self, user_id: str) -> User:
+        """Return the user of a token. Raises SessionOver if it was deleted."""
+        user = await self._users.by_id(user_id)
+        if user is None:
+            raise SessionOver
+        return user
+
+    async def change_password(
+        self, claims: Claims, *, current_password: str, new_password: str, client: Client
+    ) -> Tokens:
+        """Change the password, end all sessions and open a new one.
+
+        Raises WrongCredentials, TooManyAttempts, HashingBusy, WeakPassword or SessionOver.
+        """
+        user = await self._credentials.reauthenticate(claims.sub, current_password, client)
+        self._passwords.check_policy(new_password, user.username, field="new_password")
+        new_hash = await self._passwords.hash(new_password)
+        await self._logins.require_current(claims, user)
+        try:
+            user = await self._generations.change(user, password=new_hash)
+        except ChangedMeanwhile:
+            raise SessionOver from None
+        try:
+            return await self._logins.open(user, client)
+        except SessionOver:
+            raise SessionOver("The password was changed, but all sessions were ended. Please log in again.") from None
+
+    async def log_out_everywhere(self, user_id: str) -> None:
+        """End all sessions of a user."""
+        await self._generations.retry_on_conflict(user_id, self._generations.change)
+
+    async def delete(self, claims: Claims, *, current_password: str, client: Client) -> None:
+        """Delete the account and end its sessions.
+
+        Raises WrongCredentials, TooManyAttempts, HashingBusy, LastAdmin or SessionOver.
+        """
+        user = await self._credentials.reauthenticate(claims.sub, current_password, client)
+        await self._logins.require_current(claims, user)
+        try:
+            await self._generations.delete(user)
+        except ChangedMeanwhile:
+            raise SessionOver from None

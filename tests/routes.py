@@ -1,0 +1,29 @@
+"""The routes of the service as its views declare them, for tests that run once for each."""
+
+import re
+from typing import Any
+
+from app import VIEWS
+from app.openapi.operations import Operation, operation_of
+
+
+def handlers() -> dict[tuple[str, str], Any]:
+    """Return the handler of every method and path, with path parameters in braces."""
+    found = {}
+    for module in VIEWS:
+        for route in module.blueprint._future_routes:
+            for method in sorted(map(str.lower, route.methods - {"HEAD", "OPTIONS"})):
+                path = re.sub(r"<(\w+)[^>]*>", r"{\1}", f"{module.blueprint.url_prefix or ''}{route.uri}")
+                found[method, path] = getattr(route.handler.view_class, method)
+    return dict(sorted(found.items(), key=lambda one: one[0][::-1]))
+
+
+def operation_at(method: str, path: str) -> Operation:
+    """Return what a handler declares."""
+    declared = operation_of(HANDLERS[method, path])
+    assert declared, f"{method} {path} has no description"
+    return declared
+
+
+HANDLERS = handlers()
+ROUTES = list(HANDLERS)
