@@ -77,7 +77,10 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
 
 
 def _check(config: Config) -> None:
-    """Ask the database once, before workers start, whether it can ever serve. Exits with a message if not."""
+    """Ask the database once, before workers start, whether it can ever serve.
+
+    Exits with a message if not.
+    """
     reason = startup_error(
         config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS, inspect=user_store.startup_error
     )

@@ -35,7 +35,10 @@ def _finished(task: asyncio.Task[Any]) -> None:
 
 
 async def repeat(what: Callable[[], Awaitable[None]], *, seconds: float, name: str) -> None:
-    """Call `what` every `seconds` until cancelled. A failure is logged once, until it works again."""
+    """Call `what` every `seconds` until cancelled.
+
+    A failure is logged once, until it works again.
+    """
     failing = False
     while True:
         await asyncio.sleep(seconds)

@@ -25,13 +25,19 @@ Services = Callable[[], AbstractAsyncContextManager[Context]]
 
 
 class Commands:
-    """Administration without a token. `services` opens stores and services for one command."""
+    """Administration without a token.
+
+    `services` opens stores and services for one command.
+    """
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     async def create_admin(self, username: str = "") -> None:
-        """Create an administrator. The password is prompted for, or read from standard input."""
+        """Create an administrator.
+
+        The password is prompted for, or read from standard input.
+        """
         _require(username)
         if not re.fullmatch(USERNAME, username):
             _exit("a username has 3 to 64 ASCII letters, digits, dots, underscores and hyphens")

@@ -14,7 +14,7 @@ from app import metrics
 from app.background import repeat
 from app.database.client import Database
 from app.database.failures import summary
-from app.http.client import current_request
+from app.http.client import current_context
 from app.models import attempts, sessions, users
 from app.models.attempts import MemoryAttempts, MongoAttempts
 from app.models.sessions import Sessions
@@ -54,7 +54,10 @@ class Context:
         self._background: list[asyncio.Task[None]] = []
 
     async def open(self, config: Config) -> None:
-        """Open everything on the running event loop. An unavailable database is waited for while serving."""
+        """Open everything on the running event loop.
+
+        An unavailable database is waited for while serving.
+        """
         self._open_stores(config)
         self._open_services(config)
         await _attempt(self.database.prepare, self.revocations.catch_up)
@@ -77,7 +80,7 @@ class Context:
 
     def _open_stores(self, config: Config) -> None:
         self.database = Database(
-            config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS, request_context=request_context
+            config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS, request_context=current_context
         )
         self.users = Users(self.database.collection("users", users.INDEXES), self.database.lock("administrators"))
         self.sessions = Sessions(
@@ -143,12 +146,6 @@ Request: TypeAlias = sanic.Request[App, Any]
 def signing_keys(config: Config) -> list[bytes]:
     """Return the key that signs, then those that only verify."""
     return [key.encode() for key in (config.JWT_SECRET_KEY, *config.JWT_PREVIOUS_SECRET_KEYS)]
-
-
-def request_context() -> Any | None:
-    """Return the namespace of the current request, or None outside of requests."""
-    request = current_request()
-    return None if request is None else request.ctx
 
 
 async def _attempt(*steps: Callable[[], Awaitable[None]]) -> None:

@@ -41,7 +41,10 @@ def access(request: Request[Any, Any], status: int, seconds: float) -> None:
 
 
 class Text(logging.Formatter):
-    """For people: the message, then the facts, quoted so that no client can start a line of its own."""
+    """For people: the message, then the facts.
+
+    Facts are quoted, so that no client can start a line of its own (log injection).
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Append the facts to the message."""

@@ -91,7 +91,10 @@ requests = Requests()
 
 
 def share() -> None:
-    """Make the folder for this process's workers. It is removed when the process ends, unless it is killed."""
+    """Make the folder for this process's workers.
+
+    It is removed when the process ends, unless it is killed.
+    """
     os.environ[FOLDER] = tempfile.mkdtemp(prefix="metrics-")
     atexit.register(clean_up)
 

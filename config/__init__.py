@@ -17,7 +17,10 @@ PREFIX = "APP_"
 
 
 class ConfigurationError(ValueError):
-    """The settings do not allow a start. The message lists every problem, and no value."""
+    """The settings do not allow a start.
+
+    The message lists every problem, and no value.
+    """
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(
@@ -28,7 +31,10 @@ class ConfigurationError(ValueError):
 def load(
     environ: Mapping[str, str] = os.environ, instance_file: Path = INSTANCE_FILE, *, debug: bool = False
 ) -> Config:
-    """Read all layers; later ones win. `debug` comes from the command line. Raises ConfigurationError."""
+    """Read all layers; later ones win.
+
+    `debug` comes from the command line. Raises ConfigurationError.
+    """
     chosen = environ.get("APP_ENV", "development")
     if chosen not in ENVIRONMENTS:
         raise ConfigurationError([f"APP_ENV is {chosen!r}, but must be one of: {', '.join(ENVIRONMENTS)}"])

@@ -15,7 +15,10 @@ ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
 
 
 def check_rate(rate: str) -> str:
-    """Return a valid rate of the limits package. Raises ValueError."""
+    """Return a valid rate of the limits package.
+
+    Raises ValueError.
+    """
     try:
         (item,) = parse_many(rate)
     except ValueError:
@@ -39,7 +42,10 @@ Issuer = Annotated[str, Field(pattern=r"^[!-~]{1,255}$")]  # StringOrURI of RFC 
 
 
 def check_secret(secret: str) -> str:
-    """Return a strong signing key. Raises ValueError with the reason."""
+    """Return a strong signing key.
+
+    Raises ValueError with the reason.
+    """
     if secret == EXAMPLE_JWT_SECRET_KEY:
         raise ValueError(
             "is the example: make one with scripts/run or python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"

@@ -8,14 +8,20 @@ from config.base import Config
 
 
 class DevelopmentConfig(Config):
-    """A laptop: an access log, and a MongoDB on the same machine. DEBUG only names the environment."""
+    """A laptop: an access log, and a MongoDB on the same machine.
+
+    DEBUG only names the environment.
+    """
 
     DEBUG: bool = True
     ACCESS_LOG: bool = True
 
 
 class TestingConfig(Config):
-    """The test suite: a separate database. TESTING only names the environment."""
+    """The test suite: a separate database.
+
+    TESTING only names the environment.
+    """
 
     TESTING: bool = True
     MONGO_URI: str = Field(default="mongodb://127.0.0.1:27017/sanic_api_demo_test", repr=False)

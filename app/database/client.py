@@ -10,38 +10,20 @@ from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import IndexModel
 from pymongo.errors import OperationFailure, PyMongoError
-from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from app.database.collection import Collection
 from app.database.lock import Lock
 from app.database.time_limit import TimeLimit
-from app.metrics import mongo_commands
 
 CLOSE_SECONDS = 0.5
 DEFAULT_NAME = "sanic_api_demo"
 WRONG_CREDENTIALS = {13, 18}  # the server's error codes Unauthorized and AuthenticationFailed
 
 
-class Outcomes(CommandListener):
-    """Counts commands by outcome."""
-
-    succeeded_ones = mongo_commands.labels("succeeded")
-    failed_ones = mongo_commands.labels("failed")
-
-    def started(self, _: CommandStartedEvent) -> None:
-        """Do nothing; the outcome is counted."""
-
-    def succeeded(self, _: CommandSucceededEvent) -> None:
-        """Count a response."""
-        self.succeeded_ones.inc()
-
-    def failed(self, _: CommandFailedEvent) -> None:
-        """Count an error, or a missing response."""
-        self.failed_ones.inc()
-
-
 class Database:
-    """A worker's own connection. Open it on the event loop that uses it; opening does not connect.
+    """A worker's own connection.
+
+    Open it on the event loop that uses it; opening does not connect.
 
     `request_context` returns the namespace of the current request, see TimeLimit.
     """
@@ -62,7 +44,6 @@ class Database:
             retryWrites=True,
             tz_aware=True,
             appname="sanic-api-demo",
-            event_listeners=[Outcomes()],
         )
         self._database = self._client.get_default_database(DEFAULT_NAME)
         self._limit = TimeLimit(timeout_seconds, request_context)
@@ -80,7 +61,10 @@ class Database:
         return Lock(self.collection("locks"), name, self._limit)
 
     async def prepare(self) -> None:
-        """Create the indexes of all collections. Raises pymongo's errors, IndexesMissing among them."""
+        """Create the indexes of all collections.
+
+        Raises pymongo's errors, IndexesMissing among them.
+        """
         await asyncio.gather(*(collection.prepare() for collection in self.collections.values()))
 
     async def ping(self) -> None:
@@ -88,7 +72,10 @@ class Database:
         await self._limit.apply(self._client.admin.command("ping"))
 
     async def close(self) -> None:
-        """Close every connection. The driver ends its sessions at the server, which may be down, so not for long."""
+        """Close every connection.
+
+        The driver ends its sessions at the server, which may be down, so not for long.
+        """
 
         def close() -> None:
             with pymongo.timeout(CLOSE_SECONDS):
@@ -100,7 +87,9 @@ class Database:
 def startup_error(
     uri: str, *, timeout_seconds: float, inspect: Callable[[pymongo.database.Database[Any]], str | None]
 ) -> str | None:
-    """Return why the service can never serve from this database, or None, also if it is unavailable for now.
+    """Return why the service can never serve from this database.
+
+    None if it can, or if the database is unavailable for now.
 
     `inspect` looks at its content and returns a reason or None.
     """

@@ -15,7 +15,9 @@ Update = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
 class Collection:
-    """The few calls that models need. Nothing is inserted before the indexes exist.
+    """The few calls that models need.
+
+    Nothing is inserted before the indexes exist.
 
     Every method raises pymongo's errors, NetworkTimeout among them.
     """
@@ -27,7 +29,10 @@ class Collection:
         self._indexed = False
 
     async def prepare(self) -> None:
-        """Create the indexes, once for each process; several may do so at once. Raises IndexesMissing."""
+        """Create the indexes, once for each process; several may do so at once.
+
+        Raises IndexesMissing.
+        """
         if self._indexed or not self._indexes:
             return
         try:

@@ -17,7 +17,10 @@ CANNOT_SERVE = {13, 18, 91, 189, 11600, 11601, 11602, 14031}
 
 
 class IndexesMissing(PyMongoError):
-    """The indexes cannot be created, without which nothing is written. The message says why."""
+    """The indexes cannot be created, without which nothing is written.
+
+    The message says why.
+    """
 
 
 def is_unavailable(error: BaseException) -> TypeGuard[PyMongoError]:
@@ -31,7 +34,10 @@ def is_unavailable(error: BaseException) -> TypeGuard[PyMongoError]:
 
 
 def summary(error: PyMongoError) -> str:
-    """Return the error's kind and code for the log. The server's own messages may contain user names."""
+    """Return the error's kind and code for the log.
+
+    The server's own messages may contain user names.
+    """
     if isinstance(error, IndexesMissing):
         return str(error)
     return " ".join(str(part) for part in (type(error).__name__, getattr(error, "code", None)) if part)

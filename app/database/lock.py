@@ -15,7 +15,10 @@ RETRY_SECONDS = 0.02
 
 
 class Lock:
-    """Expires by the database's clock, so that a holder that dies does not block others for long."""
+    """A lock that expires by the database's clock.
+
+    A holder that dies does not block others for long.
+    """
 
     def __init__(self, locks: Collection, name: str, limit: TimeLimit) -> None:
         self._locks = locks

@@ -5,18 +5,23 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from pymongo.errors import NetworkTimeout
+from pymongo.errors import NetworkTimeout, PyMongoError
+
+from app.database.failures import is_unavailable
+from app.metrics import mongo_commands
 
 LEFT = "database_seconds"  # the attribute of a request's context that holds its remaining time budget
+SUCCEEDED, FAILED = (mongo_commands.labels(outcome) for outcome in ("succeeded", "failed"))
 
 T = TypeVar("T")
 
 
 class TimeLimit:
-    """A limit in seconds for each call, and a time budget of as much for all calls of a request together.
+    """A time limit for calls, and a time budget for requests.
 
-    `request_context` returns the namespace of the request that the running task serves, or None outside of requests.
-    The budget lives there, so no route can forget to start it. Only waiting for the database counts.
+    Both are `seconds`: each call has the limit, all calls of a request together have the budget. `request_context`
+    returns the namespace of the request that the running task serves, or None outside of requests. The budget lives
+    there, so no route can forget to start it. Only waiting for the database counts.
     """
 
     def __init__(self, seconds: float, request_context: Callable[[], Any | None]) -> None:
@@ -26,17 +31,24 @@ class TimeLimit:
     async def apply(self, call: Awaitable[T]) -> T:
         """Wait for a call. Raises NetworkTimeout.
 
-        The driver's own limits begin when one of its threads takes the call; while the database hangs, waiting for
-        a thread needs a limit, too.
+        The driver's own limits begin when one of its threads takes the call; while the database hangs, waiting for a
+        thread needs a limit, too.
         """
         context = self._request_context()
         left: float = self.seconds if context is None else getattr(context, LEFT, self.seconds)
         started = time.monotonic()
         try:
             async with asyncio.timeout(left):
-                return await call
+                result = await call
         except TimeoutError:
+            FAILED.inc()
             raise NetworkTimeout(f"no answer from the database within {self.seconds} s") from None
+        except PyMongoError as error:
+            (FAILED if is_unavailable(error) else SUCCEEDED).inc()  # a duplicate key is an answer, too
+            raise
+        else:
+            SUCCEEDED.inc()
+            return result
         finally:
             if context is not None:
                 setattr(context, LEFT, left - (time.monotonic() - started))

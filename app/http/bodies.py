@@ -27,13 +27,19 @@ S = TypeVar("S", bound=BaseModel)
 
 
 class Body(BaseModel):
-    """A request's body. Types are exact and unknown fields are refused (OWASP: mass assignment)."""
+    """A request's body.
+
+    Types are exact and unknown fields are refused (OWASP: mass assignment).
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 def read(request: Request[Any, Any], shape: type[S]) -> S:
-    """Read the request's body. Raises Problem 400, 415 or 422."""
+    """Read the request's body.
+
+    Raises Problem 400, 415 or 422.
+    """
     _check_content_type(request)
     data = _parse(request.body)
     unknown = [name for name in data if name not in shape.model_fields]
@@ -46,7 +52,10 @@ def read(request: Request[Any, Any], shape: type[S]) -> S:
 
 
 def read_query(request: Request[Any, Any], shape: type[S]) -> S:
-    """Read the query's parameters; the last one of a name counts, unknown ones are ignored. Raises Problem 422."""
+    """Read the query's parameters.
+
+    The last one of a name counts, unknown ones are ignored. Raises Problem 422.
+    """
     given = {name: request.args[name][-1] for name in shape.model_fields if request.args.get(name) is not None}
     try:
         return shape.model_validate_strings(given)
@@ -82,7 +91,10 @@ def _parse(body: bytes) -> dict[str, Any]:
 
 
 def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of a JSON parser's pairs. Raises ValueError if a name occurs twice."""
+    """Make an object of a JSON parser's pairs.
+
+    Raises ValueError if a name occurs twice.
+    """
     names = dict(pairs)
     if len(names) != len(pairs):
         raise ValueError("duplicate names")

@@ -16,7 +16,10 @@ SHARED_PREFIX = 64  # bits; a client usually has all addresses of such an IPv6 n
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a request came from. Attempts are counted by `network`."""
+    """Where a request came from.
+
+    Attempts are counted by `network`.
+    """
 
     address: str
     network: str
@@ -33,7 +36,10 @@ def client(request: Request[Any, Any]) -> Client:
 
 
 def request_id(request: Request[Any, Any]) -> str:
-    """Return the client's X-Request-ID if it is well-formed, else a new id; determined once for each request."""
+    """Return the request's id.
+
+    The client's X-Request-ID if it is well-formed, else a new id; determined once for each request.
+    """
     known = getattr(request.ctx, "request_id", None)
     if known is None:
         sent = request.headers.getone("x-request-id", "")
@@ -42,12 +48,21 @@ def request_id(request: Request[Any, Any]) -> str:
 
 
 def current_request() -> Request[Any, Any] | None:
-    """Return the request that the running task serves, or None outside of requests."""
+    """Return the request that the running task serves, if any."""
     return Request._current.get(None)
 
 
+def current_context() -> Any | None:
+    """Return the namespace of the current request, if any."""
+    request = current_request()
+    return None if request is None else request.ctx
+
+
 def address(request: Request[Any, Any]) -> str:
-    """Return the client's IP address: the peer's, or the one that a configured proxy reports if it is valid."""
+    """Return the client's IP address.
+
+    It is the peer's, or the one that a configured proxy reports if that is valid.
+    """
     for candidate in (request.remote_addr, request.ip):
         try:
             return str(ipaddress.ip_address(_without_port(candidate)))
@@ -64,7 +79,7 @@ def _without_port(node: str) -> str:
 
 
 def network(client_address: str) -> str:
-    """Return the network of an address: the address itself, or the /64 of an IPv6 address."""
+    """Return the address itself, or its /64 if it is IPv6."""
     try:
         parsed = ipaddress.ip_address(client_address)
     except ValueError:

@@ -10,7 +10,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Code(StrEnum):
-    """A stable code for programs. `docs/errors.md` says what clients do about each.
+    """A stable code for programs.
+
+    `docs/errors.md` says what clients do about each.
 
     `error` is the error code of RFC 6750 section 3.1, for requests that presented a token.
     """
@@ -63,7 +65,7 @@ class Code(StrEnum):
 
 
 def answers_with(*codes: Code) -> Callable[[Function], Function]:
-    """Declare the codes that a guard can answer with, beside those of the handler that it guards."""
+    """Declare the codes that a guard can answer with."""
 
     def decorate(function: Function) -> Function:
         setattr(function, CODES, (*codes, *declared_codes(function)))

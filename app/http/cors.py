@@ -15,7 +15,10 @@ RESPONSE_HEADERS = ["retry-after", "www-authenticate", "x-request-id"]
 
 
 def enable(app: Sanic[Any, Any], *, cors_origins: list[str]) -> None:
-    """Extend the app. Scripts of these origins may call it with tokens, but never with cookies."""
+    """Extend the app.
+
+    Scripts of these origins may call it with tokens, but never with cookies.
+    """
     app.config.update(
         CORS=bool(cors_origins),
         CORS_ORIGINS="*" if "*" in cors_origins else cors_origins,

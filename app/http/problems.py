@@ -59,8 +59,8 @@ class ProblemDetails(BaseModel):
 class Problem(SanicException):
     """A refusal with a stable code, answered as problem details.
 
-    `detail` replaces the code's sentence, `retry_after` (seconds) the default for a status that has the header.
-    `log` is for the log alone.
+    `detail` replaces the code's sentence, `retry_after` (seconds) the default for a status that has the header. `log`
+    is for the log alone.
     """
 
     quiet = True
@@ -117,7 +117,10 @@ def problem_response(request: Request, problem: Problem) -> HTTPResponse:
 
 
 def allowed_methods(request: Request) -> str:
-    """Return the methods of a path with parameters; of others Sanic lists them (RFC 9110 section 15.5.6)."""
+    """Return the methods of a path with parameters.
+
+    Sanic lists them for all other paths (RFC 9110 section 15.5.6).
+    """
     routes = [route for group in request.app.router.regex_routes.values() for route in group]
     here = [route for route in routes if re.fullmatch(route.pattern, request.path)]
     return ", ".join(sorted({method for route in here for method in route.methods}))

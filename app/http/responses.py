@@ -11,7 +11,10 @@ HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
 class Response(HTTPResponse):
-    """A response with a whole body. Made in half the time of HTTPResponse, which makes its headers twice."""
+    """A response with a whole body.
+
+    Made in half the time of HTTPResponse, which makes its headers twice.
+    """
 
     body: bytes
 

@@ -22,7 +22,7 @@ class Attempts(Protocol):
         """Count one more attempt and return the count and the end of the window."""
 
     async def take_back(self, key: str, ends: datetime) -> None:
-        """Count one attempt less in the window that ends then, if it is still the current one."""
+        """Count one attempt less, if the window is still current."""
 
     async def reset(self, key: str) -> None:
         """Remove the counter."""

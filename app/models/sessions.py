@@ -66,7 +66,10 @@ class SessionOver(Exception):
 
 
 class TokenReused(Exception):
-    """A refresh token was used again after the grace period, so it was stolen (RFC 9700 section 4.14.2)."""
+    """A refresh token was used again after its grace period.
+
+    It was stolen, or its client does not store successors (RFC 9700 section 4.14.2).
+    """
 
     def __init__(self, user_id: str) -> None:
         super().__init__()
@@ -75,7 +78,10 @@ class TokenReused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session. `counter` is the number of rotations, and part of the current refresh token."""
+    """A session.
+
+    `counter` is the number of rotations, and part of the current refresh token.
+    """
 
     id: str
     user_id: str
@@ -96,7 +102,10 @@ class Session:
 
 
 class Sessions:
-    """The collection of sessions. The ended ones are the feed that every worker follows."""
+    """The collection of sessions.
+
+    The ended ones are the feed that every worker follows.
+    """
 
     def __init__(self, collection: Collection, *, idle_seconds: int, absolute_seconds: int, grace_seconds: int) -> None:
         self._sessions = collection
@@ -124,11 +133,11 @@ class Sessions:
         return Session.from_document(document or {})  # an upsert always has a result
 
     async def rotate(self, session_id: str, counter: int) -> Session:
-        """Exchange the token with this counter for its successor, in one conditional update.
+        """Exchange the token with this counter for its successor.
 
         Of any number of callers with one token exactly one moves the counter; the others receive the same successor
-        within the grace period, which is measured from that rotation. An older token ends the session.
-        Raises SessionOver or TokenReused.
+        within the grace period, which is measured from that rotation. An older token ends the session. Raises
+        SessionOver or TokenReused.
         """
         moved = await self._sessions.find_one_and_update(
             {"_id": session_id, "counter": counter, **ACTIVE},
@@ -164,7 +173,10 @@ class Sessions:
         return await self._sessions.update_one({"_id": session_id, "user_id": user_id, **ACTIVE}, END)
 
     async def end_all(self, user_id: str, generation: int) -> list[str]:
-        """End the user's sessions of earlier generations and return the ids of ended ones, at most a page."""
+        """End the user's sessions of earlier generations.
+
+        Returns the ids of ended sessions, at most a page.
+        """
         await self._sessions.update_many({"user_id": user_id, "generation": {"$lt": generation}, "ended": None}, END)
         ended = await self._sessions.find({"user_id": user_id, "ended": {"$ne": None}}, {"_id": 1}, limit=FEED_PAGE)
         return [document["_id"] for document in ended]
@@ -174,11 +186,16 @@ class Sessions:
         await self._sessions.delete_one({"_id": session_id})
 
     async def remove_user(self, user_id: str) -> None:
-        """Remove the personal data of a deleted user's sessions; the ended sessions stay for the feed."""
+        """Remove the personal data of a user's sessions.
+
+        The ended sessions themselves stay for the feed.
+        """
         await self._sessions.update_many({"user_id": user_id}, {"$unset": {"address": True, "user_agent": True}})
 
     async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
-        """Return a page of ended sessions with their times, oldest first; after a full page there may be more.
+        """Return a page of ended sessions with their times.
+
+        Oldest first; after a full page there may be more.
 
         The times are the server's logical clock: unique, and never set back.
         """

@@ -70,7 +70,10 @@ class User:
 
     @classmethod
     def new(cls, username: str, password_hash: str, access: Access = Access.USER) -> Self:
-        """Make a user with a new id; ids are ordered by the second of their creation."""
+        """Make a user with a new id.
+
+        Ids are ordered by the second of their creation.
+        """
         now = datetime.now(UTC)
         return cls(
             id=str(ObjectId()),
@@ -116,7 +119,10 @@ class User:
 
 
 class Changes(TypedDict, total=False):
-    """What may be changed of a user, under the names of the database. None changes nothing."""
+    """What may be changed of a user, under the names of the database.
+
+    None changes nothing.
+    """
 
     password: str | None  # the hash
     access: Access | None
@@ -166,7 +172,10 @@ class Users:
         return await self._one({"_id": _key(user_id)})
 
     async def page(self, after: str | None, limit: int) -> list[User]:
-        """Return users in the order of their ids, after a given id. All pages cost the same."""
+        """Return users in the order of their ids, after a given id.
+
+        All pages cost the same.
+        """
         query = PRESENT | ({"_id": {"$gt": _key(after)}} if after else {})
         return [User.from_document(document) for document in await self._users.find(query, limit=limit)]
 
@@ -184,7 +193,9 @@ class Users:
         )
 
     async def start_generation(self, user: User, **changes: Unpack[Changes]) -> User:
-        """Change a user and declare all its sessions ended, also those being opened; return the changed user.
+        """Change a user and declare all its sessions ended.
+
+        Also those that are being opened. Returns the changed user.
 
         The sessions themselves are ended in a second step. Until `finish_generation` the user is marked, so that
         another worker can finish if this one dies in between. Raises ChangedMeanwhile or LastAdmin.
@@ -201,7 +212,10 @@ class Users:
         return await self._start_generation(user, {"deleted": True, "disabled": True}, stays_admin=False)
 
     async def finish_generation(self, user: User) -> None:
-        """Remove the mark, unless another generation was started, or remove the user if it was deleted."""
+        """Remove the mark, or the user if it was deleted.
+
+        Does nothing if another generation was started.
+        """
         query = {"_id": _key(user.id), "generation": user.generation}
         if user.deleted:
             await self._users.delete_one(query)

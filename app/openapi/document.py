@@ -33,10 +33,13 @@ Document = dict[str, Any]
 
 
 class Schemas(GenerateJsonSchema):
-    """JSON Schema of shapes in which None as the default stands for a field that is left out."""
+    """JSON Schema of shapes with optional fields.
+
+    None as a default stands for a field that is not sent.
+    """
 
     def default_schema(self, schema: Any) -> JsonSchemaValue:
-        """Describe a field with a default; null is never sent for one that is left out."""
+        """Describe a field with a default, never null."""
         described = super().default_schema(schema)
         if described.get("default", ...) is None:
             del described["default"]
@@ -45,7 +48,10 @@ class Schemas(GenerateJsonSchema):
         return described
 
     def field_is_required(self, field: Any, total: bool) -> bool:
-        """Return whether a field is always present; in responses that includes fields with a default."""
+        """Return whether a field is always present.
+
+        In responses that includes fields with a default.
+        """
         with_default = self.mode == "serialization" and field["schema"].get("default") is not None
         return with_default or super().field_is_required(field, total)
 

@@ -56,7 +56,10 @@ class Content:
 
 
 def serve(app: Sanic[Any, Any], document: Callable[[Sanic[Any, Any]], dict[str, Any]]) -> None:
-    """Serve the page, its files and the description, which is made once, when all routes are known."""
+    """Serve the page, its files and the description.
+
+    The description is made once, when all routes are known.
+    """
     blueprint = Blueprint("docs", url_prefix=PREFIX)
     page = (HERE / "page.html").read_text()
     for path, content_type in FILES.items():

@@ -74,10 +74,9 @@ def _response(status: int, codes: list[Code]) -> Document:
     details: Document = {
         "type": "object",
         "properties": {
-            "status": {"type": "integer", "enum": [status]},
             "code": {"type": "string", "enum": [code.value for code in codes]},
         },
-        "required": ["status", "code", *(["errors"] if codes == [Code.INVALID_FIELDS] else [])],
+        "required": ["code", *(["errors"] if codes == [Code.INVALID_FIELDS] else [])],
     }
     return {
         "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}",

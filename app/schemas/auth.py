@@ -14,7 +14,10 @@ EXAMPLE_REFRESH_TOKEN = "q3Zk1h0bTn2mXw8uYr5LdA.0.hVn7vD0p6k3Ew1bQ2cX9sLrT4yUzGm
 
 
 class Credentials(Body):
-    """A login. Any name is accepted; an invalid one is an unknown user."""
+    """A login.
+
+    Any name is accepted; an invalid one is an unknown user.
+    """
 
     username: Annotated[str, Field(max_length=256, examples=["alice"])]
     password: Password

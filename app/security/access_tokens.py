@@ -28,7 +28,9 @@ class InvalidAccessToken(Exception):
 
 
 class Claims(BaseModel):
-    """The claims of a token whose signature is valid. Expiry and revocation are checked elsewhere.
+    """The claims of a token whose signature is valid.
+
+    Expiry and revocation are checked elsewhere.
 
     `auth_time` and `amr` (RFC 8176) are optional: without them the user authenticated by password, never freshly.
     """
@@ -53,14 +55,20 @@ def key_id(key: bytes) -> str:
 
 
 class PreparedHS256(HMACAlgorithm):
-    """HS256 with keys that are checked once; PyJWT checks for each token whether its key is a public key."""
+    """HS256 with keys that are checked once.
+
+    PyJWT would check for each token whether its key is a public key (algorithm confusion).
+    """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         super().__init__(HMACAlgorithm.SHA256)
         self._prepared = {key: super(PreparedHS256, self).prepare_key(key) for key in keys}
 
     def prepare_key(self, key: str | bytes) -> bytes:
-        """Return a key that was checked. Raises KeyError for any other."""
+        """Return a key that was checked.
+
+        Raises KeyError for any other.
+        """
         return self._prepared[key]  # type: ignore[index]
 
 
@@ -101,9 +109,10 @@ class AccessTokens:
         return jwt.encode(claims, key, ALGORITHM, headers={"typ": TYPE, "kid": kid}), seconds
 
     def decode(self, token: str) -> Claims:
-        """Check the signature and the form of all signed content. Raises InvalidAccessToken.
+        """Check the signature and the form of all signed content.
 
-        RFC 8725: one algorithm (3.1), every claim required and of its type (3.10), the type explicit (3.11).
+        RFC 8725: one algorithm (3.1), every claim required and of its type (3.10), the type explicit (3.11). Raises
+        InvalidAccessToken.
         """
         if "=" in token:  # padding, which RFC 7515 section 2 excludes and PyJWT accepts
             raise InvalidAccessToken

@@ -15,7 +15,10 @@ from app.security.throttle import Throttle
 
 
 class Accounts:
-    """What users do with their own accounts. Passwords are verified by CredentialsVerifier."""
+    """What users do with their own accounts.
+
+    Passwords are verified by CredentialsVerifier.
+    """
 
     def __init__(
         self,
@@ -58,7 +61,10 @@ class Accounts:
         return self._logins.issue(session)
 
     async def get(self, user_id: str) -> User:
-        """Return the user of a token. Raises SessionOver if it was deleted."""
+        """Return the user of a token.
+
+        Raises SessionOver if it was deleted.
+        """
         user = await self._users.by_id(user_id)
         if user is None:
             raise SessionOver

@@ -32,7 +32,10 @@ COMMAND_LINE = Actor(None)
 
 
 class Administration:
-    """What administrators do with the accounts of others. The actor's rank is checked again before each try."""
+    """What administrators do with the accounts of others.
+
+    The actor's rank is checked again before each try.
+    """
 
     def __init__(self, users: Users, passwords: Passwords, generations: Generations) -> None:
         self._users = users
@@ -40,7 +43,10 @@ class Administration:
         self._generations = generations
 
     async def require_administrator(self, user_id: str) -> None:
-        """Require that a user is an administrator at this moment. Raises NotAdministrator."""
+        """Require that a user is an administrator at this moment.
+
+        Raises NotAdministrator.
+        """
         user = await self._users.by_id(user_id)
         if user is None or not user.has_access(Access.ADMIN):
             raise NotAdministrator
@@ -58,7 +64,10 @@ class Administration:
         return _found(await self._users.by_name(username))
 
     async def create_admin(self, username: str, password: str) -> User:
-        """Add an administrator from the command line. Raises WeakPassword, HashingBusy or UsernameTaken."""
+        """Add an administrator from the command line.
+
+        Raises WeakPassword, HashingBusy or UsernameTaken.
+        """
         self._passwords.check_policy(password, username)
         user = User.new(username, await self._passwords.hash(password), Access.ADMIN)
         await self._users.add(user)
@@ -80,7 +89,10 @@ class Administration:
         return _found(await self._generations.retry_on_conflict(user_id, change))
 
     async def delete(self, user_id: str, actor: Actor) -> None:
-        """Delete a user and end all its sessions. Raises NotAdministrator, UserNotFound or LastAdmin."""
+        """Delete a user and end all its sessions.
+
+        Raises NotAdministrator, UserNotFound or LastAdmin.
+        """
 
         async def delete(user: User) -> User:
             await self._authorize(actor)

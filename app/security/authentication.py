@@ -24,7 +24,10 @@ Request = sanic.Request[Any, Any]
 
 
 class Authenticator:
-    """Determines whose token a request presents, and whether it is valid. Does no I/O."""
+    """Determines whose token a request presents, and whether it is valid.
+
+    Does no I/O.
+    """
 
     def __init__(
         self, access_tokens: AccessTokens, revocations: Revocations, *, clock: Callable[[], float] = time.time
@@ -35,7 +38,10 @@ class Authenticator:
         self.decode = lru_cache(TOKENS_REMEMBERED)(access_tokens.decode)
 
     def authenticate(self, request: Request) -> Claims:
-        """Return the claims of the request's token, without leeway. Raises Problem 401, or 503 without fresh news."""
+        """Return the claims of the request's token, without leeway.
+
+        Raises Problem 401, or 503 without fresh news.
+        """
         try:
             claims = self.decode(bearer_token(request))
         except InvalidAccessToken:
@@ -52,8 +58,8 @@ class Authenticator:
 def protected(method: Method) -> Method:
     """Require a valid access token, and put its claims on the request.
 
-    Replaces sanic-jwt's decorator of this name, which copies all arguments deeply and reads its settings on every
-    call: longer than the rest of a small request.
+    Replaces sanic-jwt's decorator of this name, which copies all arguments deeply and reads its settings on every call:
+    longer than the rest of a small request.
     """
 
     @wraps(method)
@@ -65,7 +71,10 @@ def protected(method: Method) -> Method:
 
 
 def administrators(method: Method) -> Method:
-    """Require an administrator: by the token's scope, and by the access level in the database, which may be lower."""
+    """Require an administrator.
+
+    By the token's scope, and by the access level in the database, which may be lower by now.
+    """
 
     @wraps(method)
     async def guarded(view: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
@@ -88,9 +97,10 @@ def claims(request: Request) -> Claims:
 
 
 def bearer_token(request: Request) -> str:
-    """Return the token of the Authorization header. Raises Problem 401.
+    """Return the token of the Authorization header.
 
-    RFC 9110 section 11.1: the scheme's name is case-insensitive; RFC 6750 section 2.1: spaces, then the token.
+    RFC 9110 section 11.1: the scheme's name is case-insensitive; RFC 6750 section 2.1: spaces, then the token. Raises
+    Problem 401.
     """
     headers = request.headers.getall("authorization", [])
     if len(headers) > 1:

@@ -24,11 +24,17 @@ class CredentialsVerifier:
         self._throttle = throttle
 
     async def authenticate(self, username: str, password: str, client: Client) -> User:
-        """Return the user with this name and password. Raises WrongCredentials, TooManyAttempts or HashingBusy."""
+        """Return the user with this name and password.
+
+        Raises WrongCredentials, TooManyAttempts or HashingBusy.
+        """
         return await self._authenticate(await self._users.by_name(username), username, password, client)
 
     async def reauthenticate(self, user_id: str, password: str, client: Client) -> User:
-        """Return a logged-in user who gives the password again. Also raises SessionOver."""
+        """Return a logged-in user who gives the password again.
+
+        Also raises SessionOver.
+        """
         user = await self._users.by_id(user_id)
         if user is None:
             raise SessionOver

@@ -21,11 +21,17 @@ class UserDocuments(Protocol):
     """A store with documents of users."""
 
     async def remove_user(self, user_id: str) -> None:
-        """Remove all documents of a user, or their personal data. May be repeated."""
+        """Remove all documents of a user, or their personal data.
+
+        May be repeated.
+        """
 
 
 class Generations:
-    """Starts generations and finishes them. `stores` lists every store with documents of users."""
+    """Starts generations and finishes them.
+
+    `stores` lists every store with documents of users.
+    """
 
     def __init__(
         self, users: Users, sessions: Sessions, revocations: Revocations, stores: Sequence[UserDocuments]
@@ -37,7 +43,9 @@ class Generations:
 
     @shielded
     async def change(self, user: User, *, by: str | None = None, **changes: Unpack[Changes]) -> User:
-        """Change a user and end all its sessions; without changes, only end them. Return the changed user.
+        """Change a user and end all its sessions; without changes, only end them.
+
+        Return the changed user.
 
         `by` is the actor for the audit trail, if it is not the user. Raises ChangedMeanwhile or LastAdmin.
         """
@@ -48,14 +56,19 @@ class Generations:
 
     @shielded
     async def delete(self, user: User, *, by: str | None = None) -> User:
-        """Delete a user and end all its sessions. Raises ChangedMeanwhile or LastAdmin."""
+        """Delete a user and end all its sessions.
+
+        Raises ChangedMeanwhile or LastAdmin.
+        """
         deleted = await self._users.start_deletion(user)
         _audit("deleted", deleted, by)
         await self._finish(deleted)
         return deleted
 
     async def retry_on_conflict(self, user_id: str, change: Callable[[User], Awaitable[T]]) -> T | None:
-        """Change the current state of a user, again whenever another change came first; None without such a user.
+        """Change a user, again whenever another change came first.
+
+        Returns None if there is no such user.
 
         Each try asks the database, so the request's time budget limits the tries. Raises what `change` raises, except
         ChangedMeanwhile.

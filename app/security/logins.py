@@ -41,7 +41,10 @@ class Logins:
         self._refresh_tokens = refresh_tokens
 
     async def log_in(self, username: str, password: str, client: Client) -> Tokens:
-        """Open a session for a username and password. Raises WrongCredentials, TooManyAttempts or HashingBusy."""
+        """Open a session for a username and password.
+
+        Raises WrongCredentials, TooManyAttempts or HashingBusy.
+        """
         user = await self._credentials.authenticate(username, password, client)
         try:
             return await self.open(user, client)
@@ -50,7 +53,10 @@ class Logins:
 
     @shielded
     async def open(self, user: User, client: Client) -> Tokens:
-        """Open a session for an authenticated user. Raises SessionOver if the user was changed meanwhile."""
+        """Open a session for an authenticated user.
+
+        Raises SessionOver if the user was changed meanwhile.
+        """
         session = await self._sessions.open(user, Device(client.address, client.user_agent))
         # Whatever ends all sessions first starts a generation: either it is seen here, or it ends this session, too.
         now = await self._users.by_id(user.id)
@@ -62,7 +68,10 @@ class Logins:
 
     @shielded
     async def refresh(self, refresh_token: str) -> Tokens:
-        """Exchange a refresh token for new tokens. Raises InvalidRefreshToken, SessionOver or TokenReused."""
+        """Exchange a refresh token for new tokens.
+
+        Raises InvalidRefreshToken, SessionOver or TokenReused.
+        """
         session_id, counter = self._refresh_tokens.decode(refresh_token)
         try:
             session = await self._sessions.rotate(session_id, counter)
@@ -74,9 +83,10 @@ class Logins:
         return self.issue(session)
 
     async def require_current(self, claims: Claims, user: User) -> None:
-        """Require that a token's session is active and of the user's generation. Raises SessionOver.
+        """Require that a token's session is active and of the user's generation.
 
-        Revocations may be a second late, which is too late for a request that opens another session.
+        Revocations may be a second late, which is too late for a request that opens another session. Raises
+        SessionOver.
         """
         if await self._sessions.generation(claims.sid) != user.generation:
             raise SessionOver

@@ -34,7 +34,10 @@ T = TypeVar("T")  # Python 3.11 has no type parameters
 
 
 class WeakPassword(Exception):
-    """The password breaks a rule of the policy; `field` is the parameter that it came in."""
+    """The password breaks a rule of the policy.
+
+    `field` is the parameter that it came in.
+    """
 
     def __init__(self, field: str, rule: str) -> None:
         super().__init__(f"{field} {rule}")
@@ -76,7 +79,10 @@ class Passwords:
         self._dummy_hash = CONTEXT.hash("the password of no user")
 
     def check_policy(self, password: str, username: str, *, field: str = "password") -> None:
-        """Reject a new password that breaks a rule. Raises WeakPassword."""
+        """Reject a new password that breaks a rule.
+
+        Raises WeakPassword.
+        """
         password = normalise(password)
         if len(password) < self._min_length:
             rule = f"must have at least {self._min_length} characters"
@@ -96,9 +102,9 @@ class Passwords:
         return await self._work(CONTEXT.hash, normalise(password))
 
     async def wait_for_turn(self) -> None:
-        """Wait for a free thread, which the next call of `verify` releases. Raises HashingBusy.
+        """Wait for a free thread, which the next call of `verify` releases.
 
-        A caller that is cancelled leaves the queue.
+        A caller that is cancelled leaves the queue. Raises HashingBusy.
         """
         if self._free.locked() and self.waiting >= self._queue:
             raise HashingBusy
@@ -109,7 +115,9 @@ class Passwords:
             self.waiting -= 1
 
     async def verify(self, password: str, password_hash: str | None) -> tuple[bool, str | None]:
-        """Return whether the password is right, and a stronger hash if the stored one is outdated.
+        """Return whether the password is right.
+
+        Also returns a stronger hash if the stored one is outdated.
 
         Without a hash (unknown user) a dummy hash is verified, which prevents user enumeration by timing.
         """

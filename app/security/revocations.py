@@ -59,7 +59,10 @@ class Revocations:
         return self.age() > self._stale
 
     async def catch_up(self) -> None:
-        """Read everything new from the feed, once. Raises pymongo's errors."""
+        """Read everything new from the feed, once.
+
+        Raises pymongo's errors.
+        """
         began = self._clock()
         newest, self._newest = self._newest, BEGINNING  # if this look fails, the next one reads everything
         # Once a look has gone back over all writes that could have been in progress, they need not be read again.

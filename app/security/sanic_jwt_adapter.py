@@ -43,7 +43,10 @@ class Responses(sanic_jwt.Responses):
 
     @staticmethod
     def exception_response(request: Request, exception: Any) -> HTTPResponse:
-        """Respond with 403 to a missing scope, for which the library has 401; pass other errors on."""
+        """Respond with 403 to a missing scope.
+
+        The library would respond with 401. Other errors go to the app's error handler.
+        """
         if isinstance(exception, sanic_jwt.exceptions.Unauthorized):  # in this app only scoped() raises it
             return problem_response(request, Problem(Code.INSUFFICIENT_SCOPE))
         return request.app.error_handler.default(request, exception)

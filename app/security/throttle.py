@@ -43,7 +43,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A password that will be verified, already counted for the pair, the address and the account."""
+    """A counted attempt whose password will be verified."""
 
     pair: Counted
     others: tuple[Counted, ...]
@@ -52,8 +52,8 @@ class Attempt:
 class Throttle:
     """Counts every attempt before its password is verified, and takes successful ones back.
 
-    Counting afterwards would let parallel guesses exceed the limit together (CVE-2024-4629). A window starts
-    with its first attempt and ends as a whole, so Retry-After is exact.
+    Counting afterwards would let parallel guesses exceed the limit together (CVE-2024-4629). A window starts with its
+    first attempt and ends as a whole, so Retry-After is exact.
     """
 
     def __init__(self, attempts: Attempts, limits: Limits) -> None:
@@ -66,12 +66,12 @@ class Throttle:
         self._registrations = parse(limits.registrations)
 
     async def attempt(self, username: str, network: str, *, usual: bool) -> Attempt:
-        """Count an attempt on an account from a network. Raises TooManyAttempts.
+        """Count an attempt on an account from a network.
 
         A rejected attempt is taken back, since its password is not verified: one address cannot use up an account's
         limit, and parallel right passwords do not lock the account. In a network that is usual for the account only
-        attempts from such networks count: a share of the limit is reserved for them, so that both shares together
-        never exceed it (NIST SP 800-63B-4 section 3.2.2).
+        attempts from such networks count: a share of the limit is reserved for them, so that both shares together never
+        exceed it (NIST SP 800-63B-4 section 3.2.2). Raises TooManyAttempts.
         """
         account = hashlib.sha256(canonical(username).encode()).hexdigest()  # all spellings, in one length
         counted: list[Counted] = []

@@ -36,7 +36,10 @@ class Exchange(Http):
             self._reject("Bad Request")
 
     async def read(self) -> bytes | None:
-        """Read a part of the body; reject chunks without a final CRLF (request smuggling, RFC 9112 section 7.1)."""
+        """Read a part of the body.
+
+        Rejects chunks without a final CRLF (request smuggling, RFC 9112 section 7.1).
+        """
         if self.request_body == "chunked" and not self.request_bytes_left:  # type: ignore[comparison-overlap]
             while len(self.recv_buffer) < len(LINE_BREAK):
                 await self._receive_more()
@@ -45,7 +48,7 @@ class Exchange(Http):
         return await super().read()
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
-        """Send a response's head, with the body if it is whole; count and log the response."""
+        """Send a response's head; count and log the response."""
         if type(self.response) is Response and not (self.response.headers or self.head_only or self.expecting_continue):
             await self._send_whole(self.response)
         else:
@@ -60,7 +63,10 @@ class Exchange(Http):
             access(self.request, self.response.status, seconds)
 
     async def _send_whole(self, response: Response) -> None:
-        """Send head and body in one piece. Sanic takes a quarter of the whole request's time for the same bytes."""
+        """Send head and body in one piece.
+
+        Sanic takes a quarter of the whole request's time for the same bytes.
+        """
         self.response_func = None  # type: ignore[assignment] # as Sanic marks a finished response
         head = (
             f"{HEADS[response.status]}content-type: {response.content_type}\r\ncontent-length: {len(response.body)}\r\n"
@@ -77,7 +83,10 @@ class Exchange(Http):
         raise BadRequest(reason)
 
     def create_empty_request(self) -> None:
-        """Make a request for an error that precedes it; without a URL if the URL cannot be parsed."""
+        """Make a request for an error that precedes it.
+
+        It has no URL if the URL cannot be parsed.
+        """
         try:
             super().create_empty_request()
         except BadRequest:

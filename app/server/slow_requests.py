@@ -14,7 +14,9 @@ from app.server.exchange import Exchange
 
 
 class Protocol(HttpProtocol):
-    """A connection with a limit on how long one request may take to arrive, header and body together.
+    """A connection with a limit on slow requests.
+
+    The limit holds for the arrival of header and body together.
 
     Sanic's timeouts restart with each byte. This check runs with Sanic's own, a few times a minute, and costs a request
     nothing: REQUEST_ARRIVAL_SECONDS may be exceeded by two such intervals.
@@ -46,4 +48,7 @@ class Protocol(HttpProtocol):
         return count if self._http.stage is Stage.HANDLER and self._http.request_body else None
 
     def log_disconnect(self) -> None:
-        """Do nothing: a request with a response has a line, and one without was dropped by its client."""
+        """Do nothing.
+
+        A request with a response has a line, and one without was dropped by its client.
+        """

@@ -39,9 +39,10 @@ CLOSING_SECONDS = 5  # to close the database's connections and leave
 
 
 def supervise(app: Sanic[Any, Any], *, drain_seconds: float, arrival_seconds: float, check: Callable[[], None]) -> None:
-    """Have Sanic use the classes below, after `check`, which exits with a reason if the service must not start.
+    """Have Sanic use the classes of this toolkit.
 
-    Sanic looks them up by name where it starts; there is no other extension point.
+    `check` runs first and exits with a reason if the service must not start. Sanic looks them up by name where it
+    starts; there is no other extension point.
     """
     startup.WorkerManager = Manager  # type: ignore[attr-defined]
     startup.Manager = partial(hold_states, app, check)  # type: ignore[attr-defined]
@@ -73,7 +74,9 @@ def supervise(app: Sanic[Any, Any], *, drain_seconds: float, arrival_seconds: fl
 
 
 def hold_states(app: Sanic[Any, Any], check: Callable[[], None]) -> SyncManager:
-    """Start the process that holds the workers' states, once the service can listen and serve.
+    """Start the process that holds the workers' states.
+
+    Only once the service can listen and serve.
 
     Exits with the reason if it cannot: later, Sanic would also print a traceback.
     """
@@ -110,7 +113,10 @@ class Manager(WorkerManager):
         self._replaced: dict[str, float] = {}
 
     def monitor(self) -> None:
-        """Monitor the workers. If the process that holds their states has died, let all finish and exit."""
+        """Monitor the workers.
+
+        If the process that holds their states has died, let all finish and exit.
+        """
         try:
             super().monitor()
         except (EOFError, ConnectionError):
@@ -138,9 +144,10 @@ class Manager(WorkerManager):
         self._stopping = True
 
     def join(self) -> None:
-        """Close the listening socket, which the workers also hold, and wait for all processes, with a limit.
+        """Close the listening socket and wait for all processes.
 
-        Sanic would wait for ten seconds twice, and then kill the workers.
+        The workers also hold the socket. The wait has a limit; Sanic would wait for ten seconds twice, and then kill
+        the workers.
         """
         self._server_settings["sock"].close()
         deadline = time.monotonic() + self.stop_seconds
@@ -151,7 +158,10 @@ class Manager(WorkerManager):
             time.sleep(POLL_SECONDS)
 
     def kill(self) -> NoReturn:
-        """Kill the workers and exit. Sanic would kill the whole process group, which is also the caller's."""
+        """Kill the workers and exit.
+
+        Sanic would kill the whole process group, which is also the caller's.
+        """
         for process in self.processes:
             if process.is_alive():  # or its process id may have been reused
                 self._kill(process)
