@@ -1,0 +1,37 @@
+"""The issuer is a setting, and can be changed without ending sessions."""
+
+import time
+
+import pytest
+
+from app.security.access_tokens import AccessTokens, InvalidAccessToken
+from config import Config
+from tests.conftest import Actor, Service
+
+KEY = b"0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def tokens(*issuers: str) -> AccessTokens:
+    return AccessTokens([KEY], issuers=issuers, lifetime_seconds=900)
+
+
+def encode(of: AccessTokens) -> str:
+    return of.encode(user_id="u", session_id="s", scopes=["user"], session_expires=time.time() + 1000)[0]
+
+
+def test_the_first_issuer_signs_and_previous_ones_verify() -> None:
+    old, new = tokens("https://old.example"), tokens("https://new.example", "https://old.example")
+    assert new.decode(encode(new)).iss == "https://new.example"
+    assert new.decode(encode(old)).iss == "https://old.example"
+    with pytest.raises(InvalidAccessToken):
+        old.decode(encode(new))
+
+
+def test_tokens_of_another_deployment_with_the_same_key_are_rejected(config: Config, alice: Actor) -> None:
+    """A staging system that shares the production key is another issuer."""
+    staging = config.model_copy(update={"ISSUER": "https://staging.example"})
+    with Service(staging) as service:
+        assert service("GET", "/tests/secret", token=alice.tokens["access_token"]).status_code == 401
+    both = config.model_copy(update={"ISSUER": "https://staging.example", "PREVIOUS_ISSUERS": [config.ISSUER]})
+    with Service(both) as service:
+        assert service("GET", "/tests/secret", token=alice.tokens["access_token"]).status_code == 200
