@@ -27,6 +27,7 @@ from app.openapi.responses import SHARED
 from app.security.access_tokens import key_id
 from config import Config
 from config.environments import TestingConfig
+from config.product import NAME
 from tools.local_mongo import free_port
 
 PASSWORD = "correct horse battery staple"
@@ -184,7 +185,7 @@ def mongo_uri() -> Iterator[str]:
     """Give one database for the whole session, dropped at the end."""
     server = os.environ.get("APP_MONGO_URI")
     assert server, "The suite needs a MongoDB of its own: run scripts/test"
-    uri = f"{server.rpartition('/')[0]}/sanic_api_demo_test_{secrets.token_hex(4)}"
+    uri = f"{server.rpartition('/')[0]}/{NAME}_test_{secrets.token_hex(4)}"
     yield uri
     with MongoClient[Document](uri) as client:
         client.drop_database(client.get_default_database())

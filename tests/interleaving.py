@@ -1,23 +1,20 @@
-"""Hold a call at its door until the test lets it through, so that a race has the order that the test wants."""
+"""Hold a call at a chosen point, so that concurrent requests run in the order that a test requires."""
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from app.background import unfinished
 
-
-async def hang_up(request: asyncio.Task[Any]) -> None:
-    """Have the client of a request leave, and wait until the server has noticed."""
-    others = asyncio.all_tasks() - {request, asyncio.current_task()}
-    request.cancel()
-    await asyncio.gather(request, return_exceptions=True)
-    served, _ = await asyncio.wait(others, timeout=5, return_when=asyncio.FIRST_COMPLETED)
-    assert served, "one of them served the connection"
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Held:
-    """Replaces one method of one object: its first call waits before it begins, or after it is done."""
+    """A replacement for one method of one object.
+
+    Holds the first call, before it starts or after it is done.
+    """
 
     def __init__(self, target: Any, method: str, when: Literal["before", "after"] = "before") -> None:
         self._target = target
@@ -36,12 +33,12 @@ class Held:
         delattr(self._target, self._method)
 
     async def reached(self) -> None:
-        """Wait until the call stands at the door."""
+        """Wait until the first call is held, at most 5 seconds."""
         async with asyncio.timeout(5):
             await self._reached.wait()
 
     def let_through(self) -> None:
-        """Open the door for good."""
+        """Let the held call continue."""
         self._let.set()
 
     async def _call(self, *args: Any, **kwargs: Any) -> Any:
@@ -60,11 +57,36 @@ class Held:
             await self._let.wait()
 
 
-async def hang_up_at(door: Held, request: Awaitable[Any]) -> list[Exception]:
-    """Have the client of a request leave while a call stands at the door, then open it; return what went wrong."""
+async def race(held: Held, first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """Run `second` while a call of `first` is held.
+
+    Starts `first`, waits until it reaches the held call, runs `second` to its end, then lets `first` continue. Returns
+    both results.
+    """
+    task = asyncio.ensure_future(first)
+    await held.reached()
+    outcome = await second
+    held.let_through()
+    return await task, outcome
+
+
+async def hang_up(request: asyncio.Task[Any]) -> None:
+    """Disconnect the client of a request, and wait until the server has detected it."""
+    others = asyncio.all_tasks() - {request, asyncio.current_task()}
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    served, _ = await asyncio.wait(others, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    assert served, "the server's task for the connection has not ended"
+
+
+async def hang_up_at(held: Held, request: Awaitable[Any]) -> list[Exception]:
+    """Disconnect the client of a request while a call is held, then let the call continue.
+
+    Returns the exceptions of the shielded tasks.
+    """
     task = asyncio.ensure_future(request)
-    await door.reached()
+    await held.reached()
     await hang_up(task)
-    door.let_through()
+    held.let_through()
     outcomes = await asyncio.gather(*unfinished, return_exceptions=True)
     return [outcome for outcome in outcomes if isinstance(outcome, Exception)]

@@ -1,4 +1,4 @@
-"""Start commands as sessions of their own, follow their processes in /proc, and leave none behind."""
+"""Run commands in sessions of their own, find their processes in /proc, and kill them at the end."""
 
 import os
 import pty
@@ -15,35 +15,35 @@ from typing import IO
 
 import httpx
 
-PATIENCE_SECONDS = 20.0  # for a busy machine; nothing takes so long when all is well
-STEP_SECONDS = 0.02
+TIMEOUT_SECONDS = 20.0  # enough for a busy machine; a passing test takes much less
+POLL_SECONDS = 0.02
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait until the condition holds, and fail with `what` if it does not in time."""
+def until(condition: Callable[[], object], what: str, seconds: float = TIMEOUT_SECONDS) -> None:
+    """Wait until the condition is true. Fails with the text `what` after so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(STEP_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 @dataclass(frozen=True)
 class Process:
-    """One process; its start tells it from a later one with the same pid."""
+    """A process, identified by its pid and start time, because a pid can be used again."""
 
     pid: int
-    started: int  # clock ticks after the machine's start
+    started: int  # clock ticks after the boot of the machine
     parent: int = field(compare=False)
     session: int = field(compare=False)
     command: str = field(compare=False)
 
     def runs(self) -> bool:
-        """Tell whether it has not ended yet."""
-        return look(self.pid) == self
+        """Return whether the process has not ended."""
+        return read_process(self.pid) == self
 
 
-def look(pid: int) -> Process | None:
-    """Return what the kernel says of a process, None if there is none or only its exit code (proc_pid_stat(5))."""
+def read_process(pid: int) -> Process | None:
+    """Return a process, or None if it does not exist or is a zombie (proc_pid_stat(5))."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
@@ -53,15 +53,15 @@ def look(pid: int) -> Process | None:
     return None if state in "ZX" else Process(pid, int(rest[15]), int(parent), int(session), command)
 
 
-def everything() -> set[Process]:
-    """Return every process of the machine."""
-    found = (look(int(folder.name)) for folder in Path("/proc").iterdir() if folder.name.isdigit())
+def all_processes() -> set[Process]:
+    """Return all processes of the machine."""
+    found = (read_process(int(folder.name)) for folder in Path("/proc").iterdir() if folder.name.isdigit())
     return {process for process in found if process}
 
 
 def descendants(pid: int) -> set[Process]:
-    """Return the process's children, their children, and so on."""
-    others, found, parents = everything(), set[Process](), {pid}
+    """Return all direct and indirect children of the process."""
+    others, found, parents = all_processes(), set[Process](), {pid}
     while parents:
         children = {process for process in others if process.parent in parents}
         found |= children
@@ -69,49 +69,55 @@ def descendants(pid: int) -> set[Process]:
     return found
 
 
-def holder(processes: set[Process], port: int, client_port: int) -> Process | None:
-    """Return which of the processes has accepted the client's connection to the loopback port (proc_net_tcp(5))."""
+def connection_owner(processes: set[Process], port: int, client_port: int) -> Process | None:
+    """Return the process that has accepted the connection of a client (proc_net_tcp(5)).
+
+    Both ports belong to the loopback address. Returns None if no process of the set has the connection.
+    """
     ends = f":{port:04X}", f":{client_port:04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     sockets = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(ends[0]) and row[2].endswith(ends[1])}
     for process in processes:
-        with suppress(FileNotFoundError):  # a file closed while we look
+        with suppress(FileNotFoundError):  # closed in the meantime
             if any(str(file.readlink()) in sockets for file in Path(f"/proc/{process.pid}/fd").iterdir()):
                 return process
     return None
 
 
 class Terminal:
-    """A terminal that shows everything to a file, and a keyboard before it."""
+    """A pseudo-terminal with a keyboard; its output is written to a file."""
 
-    def __init__(self, screen: IO[bytes]) -> None:
+    def __init__(self, output: IO[bytes]) -> None:
         self._keyboard, self._tty = pty.openpty()
-        self._screen = screen
-        self._thread = threading.Thread(target=self._show, daemon=True)
+        self._output = output
+        self._thread = threading.Thread(target=self._copy_output, daemon=True)
         self._thread.start()
 
     def attached(self, command: Sequence[str]) -> list[str]:
-        """Return the command as the terminal's job: the first process of a session owns the terminal that it opens."""
+        """Return the command with this terminal as its controlling terminal.
+
+        A terminal becomes the controlling terminal of a session when the first process of the session opens it.
+        """
         return ["sh", "-c", 'exec "$@" <>"$0" >&0 2>&0', os.ttyname(self._tty), *command]
 
     def type(self, keys: bytes) -> None:
-        """Press keys."""
+        """Send keys to the terminal."""
         os.write(self._keyboard, keys)
 
     def close(self) -> None:
-        """Switch it off."""
+        """Close the terminal and wait for the rest of its output."""
         os.close(self._tty)
         self._thread.join()
         os.close(self._keyboard)
 
-    def _show(self) -> None:
-        with suppress(OSError):  # EIO, once nobody holds the terminal
+    def _copy_output(self) -> None:
+        with suppress(OSError):  # EIO when no process has the terminal open any more
             while text := os.read(self._keyboard, 65536):
-                self._screen.write(text)
+                self._output.write(text)
 
 
 class Command:
-    """A command that runs, all that it wrote, and all processes that it ever had."""
+    """A running command, its output, and all processes that it has started."""
 
     def __init__(
         self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None, terminal: bool = False
@@ -132,44 +138,47 @@ class Command:
 
     @property
     def output(self) -> str:
-        """What it has written so far."""
+        """The output of the command so far."""
         return Path(self._file.name).read_text(errors="replace").replace("\r\n", "\n")
 
     @property
     def exit_code(self) -> int | None:
-        """Its exit code, minus the signal that ended it, or None as long as it runs."""
+        """The exit code, the negative signal number if a signal ended the command, or None while it runs."""
         return self._process.poll()
 
     def wait(self) -> int:
-        """Wait for its end and return its exit code."""
-        until(lambda: self.exit_code is not None, f"end of {self._process.args!r}, which wrote:\n{self.output}")
+        """Wait for the end of the command and return its exit code."""
+        until(lambda: self.exit_code is not None, f"the end of {self._process.args!r} with the output:\n{self.output}")
         return self._process.wait()
 
     def wait_for(self, url: str) -> None:
-        """Wait until the address answers with success. Fails at once if the command ends before."""
+        """Wait until the URL returns a success status. Fails immediately if the command ends."""
 
-        def answers() -> bool:
+        def succeeds() -> bool:
             assert self.exit_code is None, self.output
             with suppress(httpx.TransportError):
                 return client.get(url).is_success
             return False
 
         with httpx.Client(trust_env=False) as client:
-            until(answers, f"an answer from {url}")
+            until(succeeds, f"a success response from {url}")
         self.family()
 
     def family(self) -> set[Process]:
-        """Return every process of it that runs: those below it, in its session, or seen here earlier."""
-        in_session = {process for process in everything() if process.session == self.pid}
+        """Return the running processes of the command.
+
+        These are its descendants, the processes of its session, and those that earlier calls have found.
+        """
+        in_session = {process for process in all_processes() if process.session == self.pid}
         self._known = descendants(self.pid) | in_session | self._known
         return {process for process in self._known if process.runs()}
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the command's own process."""
+        """Send a signal to the process of the command itself."""
         self._process.send_signal(number)
 
     def close(self) -> None:
-        """Kill whatever is left of it."""
+        """Kill all remaining processes and delete the output."""
         for process in self.family():
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
@@ -184,7 +193,7 @@ class Command:
 def running(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None, terminal: bool = False
 ) -> Iterator[Command]:
-    """Run a command; nothing of it goes on afterwards."""
+    """Run a command; all its processes end with the context."""
     started = Command(command, cwd=cwd, env=env, terminal=terminal)
     try:
         yield started

@@ -1,4 +1,4 @@
-"""sanic-jwt as it comes, behind the tutorial's routes: what the regression tests must tell from our service."""
+"""An app with unmodified sanic-jwt and the tutorial's routes, which regression tests compare with this service."""
 
 import secrets
 import threading
@@ -17,8 +17,9 @@ ISSUER = "stock"
 USER = {"user_id": "1", "username": "alice"}
 SCOPES = ["user"]
 SETTINGS: dict[str, str | bool | int | float | None] = {
-    "AUTO_EXTEND": False,  # sanic-ext has one OpenAPI description for the process, and that is our service's
-    "DEPRECATION_FILTER": "ignore",  # what the library uses is no news; Sanic would overrule pytest's filter
+    "AUTO_EXTEND": False,  # sanic-ext has one OpenAPI description per process, which is that of this service
+    # The library is known to use deprecated functions. Without this setting Sanic overrides the filter of pytest.
+    "DEPRECATION_FILTER": "ignore",
 }
 
 App = Sanic[Any, Any]
@@ -26,13 +27,13 @@ Document = dict[str, Any]
 
 
 def add_routes(app: App) -> None:
-    """Add guarded routes that the tutorial does not have, the same to either app."""
+    """Add protected routes that the tutorial does not have, the same to both apps."""
     app.add_route(scoped("admin")(_greet), "/tests/admin", name="admin")
     app.add_route(protected(do_protection=False)(_fail), "/tests/careless", name="careless")
 
 
 def create_stock_app(secret: str, **settings: Any) -> App:
-    """Make an app as sanic-jwt's documentation does, with refresh tokens, scopes, and two of its claims."""
+    """Create an app as in the documentation of sanic-jwt, with refresh tokens, scopes, and two of its claims."""
     refresh_tokens: dict[str, str] = {}
 
     async def authenticate(_: Request) -> Document:
@@ -71,7 +72,7 @@ def create_stock_app(secret: str, **settings: Any) -> App:
 
 
 def stock_forge(secret: str) -> Callable[..., str]:
-    """Give a way to sign a changed copy of the stock app's token; a claim or header of None is left out."""
+    """Return a function that signs a changed copy of the stock app's token; a claim or header of None is left out."""
 
     def forge(
         claims: Document | None = None,
@@ -82,7 +83,7 @@ def stock_forge(secret: str) -> Callable[..., str]:
     ) -> str:
         now = int(time.time())
         issued = {"user_id": USER["user_id"], "iss": ISSUER, "iat": now, "exp": now + 900, "scopes": SCOPES}
-        # As with ours, no two tokens are the same.
+        # As in this service, each token is unique.
         changed = {**issued, "jti": secrets.token_urlsafe(16), **(claims or {})}
         return jwt.encode({k: v for k, v in changed.items() if v is not None}, key, algorithm, headers=headers)
 
@@ -98,7 +99,7 @@ async def _fail(_: Request) -> HTTPResponse:
 
 
 async def _inject(request: Request) -> HTTPResponse:
-    """Hand the guarded handler a thing that cannot be copied, as dependency injection does with a client."""
+    """Pass an object that cannot be copied to a protected handler, as dependency injection does with a client."""
 
     async def handler(request: Request, **_: object) -> HTTPResponse:
         return await _greet(request)

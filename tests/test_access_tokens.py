@@ -1,4 +1,4 @@
-"""Access tokens: only ours, whole and in time, open anything."""
+"""Access tokens: the service accepts only its own, unmodified and not expired."""
 
 import base64
 import json
@@ -15,6 +15,7 @@ from sanic.compat import Header
 from app.http.problems import Problem
 from app.security.access_tokens import AccessTokens, Claims, InvalidAccessToken, key_id
 from app.security.authentication import Authenticator
+from config.product import SLUG
 from tests.conftest import Actor, Document, Service
 from tests.routes import ROUTES, operation_at
 
@@ -26,21 +27,21 @@ def encode(data: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(data).encode()).rstrip(b"=").decode()
 
 
-def refused(service: Service, token: str) -> bool:
-    """Tell whether the secret stays closed, with the challenge that belongs to it."""
+def rejected(service: Service, token: str) -> bool:
+    """Return whether a token is rejected, with the challenge `invalid_token` (RFC 6750 section 3.1)."""
     response = service("GET", "/tests/secret", token=token)
     challenge = response.headers.get("www-authenticate", "")
     return response.status_code == 401 and 'error="invalid_token"' in challenge
 
 
 def test_a_copy_signed_with_the_right_key_is_accepted(service: Service, forge: Forge) -> None:
-    """Else the tests below would show nothing."""
+    """Without this, the tests below would pass for any token."""
     assert service("GET", "/tests/secret", token=forge()).status_code == 200
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_every_claim_is_required(service: Service, forge: Forge, claim: str) -> None:
-    assert refused(service, forge({claim: None}))
+    assert rejected(service, forge({claim: None}))
 
 
 @pytest.mark.parametrize(
@@ -49,10 +50,10 @@ def test_every_claim_is_required(service: Service, forge: Forge, claim: str) -> 
         *({claim: {"$ne": None}} for claim in CLAIMS),
         *({claim: 7} for claim in ("sid", "jti", "scopes", "aud")),
         *({claim: ["x"]} for claim in ("sid", "jti", "iat", "exp")),
-        {"aud": ["sanic-api-demo"]},
+        {"aud": [SLUG]},
         {"aud": "another"},
         {"iss": "another"},
-        {"iss": "sanic-api-demo.example"},
+        {"iss": f"{SLUG}.example"},
         {"scopes": "admin"},
         {"scopes": [1]},
         {"exp": 2**31 + 0.5},
@@ -66,8 +67,8 @@ def test_every_claim_is_required(service: Service, forge: Forge, claim: str) -> 
     ],
     ids=",".join,
 )
-def test_a_claim_that_is_not_as_we_issue_it_is_refused(service: Service, forge: Forge, claims: Document) -> None:
-    assert refused(service, forge(claims))
+def test_invalid_claims_are_rejected(service: Service, forge: Forge, claims: Document) -> None:
+    assert rejected(service, forge(claims))
 
 
 @pytest.mark.parametrize(
@@ -75,35 +76,35 @@ def test_a_claim_that_is_not_as_we_issue_it_is_refused(service: Service, forge: 
     [{"typ": "JWT"}, {"typ": "at+JWT"}, {"kid": "another"}, {"kid": "../../dev/null"}, {"crit": ["b64"], "b64": False}],
     ids=repr,
 )
-def test_a_header_that_is_not_as_we_write_it_is_refused(service: Service, forge: Forge, headers: Document) -> None:
-    assert refused(service, forge(headers=headers))
+def test_invalid_jose_headers_are_rejected(service: Service, forge: Forge, headers: Document) -> None:
+    assert rejected(service, forge(headers=headers))
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
 def test_the_algorithm_is_pinned(service: Service, forge: Forge, algorithm: str) -> None:
-    assert refused(service, forge(algorithm=algorithm))
+    assert rejected(service, forge(algorithm=algorithm))
 
 
 @pytest.mark.parametrize("spelling", ["none", "None", "NONE", "nOnE", ""])
-def test_an_unsigned_token_is_refused(service: Service, resident: Actor, spelling: str) -> None:
+def test_an_unsigned_token_is_rejected(service: Service, resident: Actor, spelling: str) -> None:
     payload = resident.tokens["access_token"].split(".")[1]
     header = encode({"alg": spelling, "typ": "at+jwt"})
-    assert refused(service, f"{header}.{payload}.")
+    assert rejected(service, f"{header}.{payload}.")
 
 
-def test_another_key_is_refused(service: Service, forge: Forge) -> None:
-    assert refused(service, forge(key=secrets.token_urlsafe(48)))
+def test_a_token_signed_with_another_key_is_rejected(service: Service, forge: Forge) -> None:
+    assert rejected(service, forge(key=secrets.token_urlsafe(48)))
 
 
 @pytest.mark.parametrize(
     "token", ["x", "a.b.c", "...", "a" * 6000, "\u00e9", "e30.e30.", "{}.{}.{}"], ids=lambda token: token[:12]
 )
-def test_what_is_no_token_is_refused(service: Service, token: str) -> None:
+def test_a_malformed_token_is_rejected(service: Service, token: str) -> None:
     response = service("GET", "/tests/secret", headers={"Authorization": f"Bearer {token}".encode()})
     assert (response.status_code, response.json()["code"]) == (401, "token_invalid")
 
 
-def locked() -> list[tuple[str, str]]:
+def protected_routes() -> list[tuple[str, str]]:
     """Return method and path of every route that requires a token."""
     found = [route for route in ROUTES if operation_at(*route).protected]
     assert found
@@ -112,7 +113,7 @@ def locked() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("bad", ["refresh token", "another key", "expired", "another type"])
-def test_every_locked_route_refuses_every_token_that_is_none(
+def test_every_protected_route_rejects_invalid_tokens(
     service: Service, resident: Actor, forge: Forge, bad: str
 ) -> None:
     then = resident.claims["iat"] - 2000
@@ -122,7 +123,7 @@ def test_every_locked_route_refuses_every_token_that_is_none(
         "expired": forge({"iat": then, "exp": then + 900}),
         "another type": forge(headers={"typ": "JWT"}),
     }[bad]
-    for method, path in locked():
+    for method, path in protected_routes():
         response = service(method, path, token=token)
         assert response.status_code == 401, path
         assert response.headers["content-type"] == "application/problem+json"
@@ -132,33 +133,33 @@ def test_every_locked_route_refuses_every_token_that_is_none(
 
 @pytest.mark.parametrize("claim", ["sub", "sid", "jti"])
 @pytest.mark.parametrize("value", [{"$ne": None}, ["x"], 7, 1.5, True, None], ids=repr)
-def test_a_name_that_is_no_text_never_reaches_the_database(
+def test_a_claim_that_is_not_a_string_never_reaches_the_database(
     service: Service,
     forge: Forge,
     monkeypatch: pytest.MonkeyPatch,
     claim: str,
     value: object,
 ) -> None:
-    async def asked(*_: object) -> None:
-        raise AssertionError(f"the database is asked for {claim} {value!r}")
+    async def unexpected_call(*_: object) -> None:
+        raise AssertionError(f"{claim} {value!r} reached the database")
 
-    monkeypatch.setattr(service.app.ctx.users, "by_id", asked)
+    monkeypatch.setattr(service.app.ctx.users, "by_id", unexpected_call)
     for method in ("active", "end", "generation"):
-        monkeypatch.setattr(service.app.ctx.sessions, method, asked)
+        monkeypatch.setattr(service.app.ctx.sessions, method, unexpected_call)
     forged = forge({claim: value})
-    assert {service(method, path, token=forged).status_code for method, path in locked()} == {401}
+    assert {service(method, path, token=forged).status_code for method, path in protected_routes()} == {401}
 
 
-def test_of_what_others_signed_nobody_is_told_that_it_has_expired(
+def test_an_expired_token_with_an_invalid_signature_is_reported_as_invalid(
     service: Service, resident: Actor, forge: Forge
 ) -> None:
-    """The signature comes first; before it nothing in a token means anything."""
+    """The signature is verified first; claims of an unverified token are not evaluated."""
     then = resident.claims["iat"] - 2000
     response = service("GET", "/tests/secret", token=forge({"iat": then, "exp": then + 900}, key="x" * 48))
     assert (response.status_code, response.json()["code"]) == (401, "token_invalid")
 
 
-def test_a_token_anywhere_else_opens_nothing(service: Service, alice: Actor) -> None:
+def test_a_token_outside_the_authorization_header_is_ignored(service: Service, alice: Actor) -> None:
     token = alice.tokens["access_token"]
     for name in (
         "X-Access-Token",
@@ -177,7 +178,7 @@ def test_a_token_anywhere_else_opens_nothing(service: Service, alice: Actor) -> 
     assert alice.secret_status == 200
 
 
-def test_tokens_are_taken_from_one_header_only(service: Service, resident: Actor) -> None:
+def test_a_token_in_the_query_a_cookie_or_a_repeated_header_is_rejected(service: Service, resident: Actor) -> None:
     token = resident.tokens["access_token"]
     assert service("GET", f"/tests/secret?access_token={token}").status_code == 401
     assert service("GET", "/tests/secret", headers={"Cookie": f"access_token={token}"}).status_code == 401
@@ -185,8 +186,10 @@ def test_tokens_are_taken_from_one_header_only(service: Service, resident: Actor
     assert service("GET", "/tests/secret", headers=twice).status_code == 401
 
 
-def test_good_and_bad_tokens_take_turns_on_one_connection(service: Service, resident: Actor, bob: Actor) -> None:
-    """Nothing of one request stays for the next, whoever asks."""
+def test_requests_on_one_connection_are_authenticated_independently(
+    service: Service, resident: Actor, bob: Actor
+) -> None:
+    """No state of a request affects the next one on its connection, also of another user."""
     for _ in range(3):
         assert resident.get("/auth/verify").json()["sub"] == resident.claims["sub"]
         assert service("GET", "/tests/secret", token="x").status_code == 401
@@ -194,23 +197,25 @@ def test_good_and_bad_tokens_take_turns_on_one_connection(service: Service, resi
         assert service("GET", "/tests/secret").status_code == 401
 
 
-def test_of_many_at_once_everybody_is_himself(service: Service, register: Callable[..., Actor]) -> None:
-    asking = [register() for _ in range(10)] * 10
-    answers = service.together(
+def test_concurrent_requests_are_each_authenticated_as_their_own_user(
+    service: Service, register: Callable[..., Actor]
+) -> None:
+    actors = [register() for _ in range(10)] * 10
+    responses = service.together(
         *(
             service.send("GET", path, token=actor.tokens["access_token"])
-            for actor in asking
+            for actor in actors
             for path in ("/auth/verify", "/auth/me")
         )
     )
-    for actor, verified, me in zip(asking, answers[::2], answers[1::2], strict=True):
+    for actor, verified, me in zip(actors, responses[::2], responses[1::2], strict=True):
         assert (verified.json()["sub"], me.json()["username"]) == (actor.claims["sub"], actor.username)
 
 
-def test_checking_a_token_costs_the_same_after_two_thousand_others(
+def test_token_verification_cost_does_not_grow_with_the_number_of_tokens(
     service: Service, resident: Actor, forge: Forge
 ) -> None:
-    """Of calls, known ones and new ones alike; time would tell less."""
+    """Counts function calls, for known and for new tokens; time is less exact."""
 
     def identify(token: str) -> None:
         headers = Header({"authorization": f"Bearer {token}"})
@@ -231,7 +236,7 @@ def test_checking_a_token_costs_the_same_after_two_thousand_others(
         return number
 
     def cost() -> tuple[int, int]:
-        """Return the least of several, since a garbage collection may come in between."""
+        """Return the minimum of several measurements: a garbage collection can add calls."""
         return min(calls(known) for _ in range(5)), min(calls(forge()) for _ in range(5))
 
     known = resident.tokens["access_token"]
@@ -243,11 +248,11 @@ def test_checking_a_token_costs_the_same_after_two_thousand_others(
     assert cost() == before
 
 
-class Fresh:
-    """Revocations without an ended session."""
+class NoRevocations:
+    """Revocations that contain no ended session."""
 
     def stale(self) -> bool:
-        """Return that the news are fresh."""
+        """Return that the revocation data is current."""
         return False
 
     def __contains__(self, _: str) -> bool:
@@ -255,7 +260,9 @@ class Fresh:
 
 
 def signer(*keys: str, now: float = 1_000_000.0, lifetime: int = 900) -> AccessTokens:
-    return AccessTokens([key.encode() for key in keys], issuers=ISSUERS, lifetime_seconds=lifetime, clock=lambda: now)
+    return AccessTokens(
+        [key.encode() for key in keys], issuers=[SLUG], audience=SLUG, lifetime_seconds=lifetime, clock=lambda: now
+    )
 
 
 def sign(tokens: AccessTokens) -> str:
@@ -263,11 +270,10 @@ def sign(tokens: AccessTokens) -> str:
     return token
 
 
-ISSUERS = ["sanic-api-demo"]
 OLD, NEW, OTHER = (letter * 8 + "0123456789abcdefghijklmnopqrstuv" for letter in "onx")
 
 
-def test_a_rotated_key_still_verifies_and_the_new_one_signs() -> None:
+def test_a_previous_key_still_verifies_and_the_new_key_signs() -> None:
     before, after = signer(OLD, now=time.time()), signer(NEW, OLD, now=time.time())
     assert after.decode(sign(before)).sid == "s"
     header = jwt.get_unverified_header(sign(after))
@@ -278,10 +284,10 @@ def test_a_rotated_key_still_verifies_and_the_new_one_signs() -> None:
         after.decode(sign(signer(OTHER, now=time.time())))
 
 
-def test_a_key_id_names_the_key_that_signed() -> None:
-    """A token of the previous key that names the current one was not made by us."""
+def test_the_key_id_must_identify_the_signing_key() -> None:
+    """A token signed with the previous key that has the key id of the current one is forged."""
     both = signer(NEW, OLD, now=time.time())
-    claims = jwt.decode(sign(both), NEW, ["HS256"], audience="sanic-api-demo")
+    claims = jwt.decode(sign(both), NEW, ["HS256"], audience=SLUG)
     forged = jwt.encode(claims, OLD, "HS256", headers={"typ": "at+jwt", "kid": key_id(NEW.encode())})
     with pytest.raises(InvalidAccessToken):
         both.decode(forged)
@@ -292,21 +298,21 @@ def test_a_token_expires_to_the_second_without_leeway() -> None:
     token = sign(tokens)
     request = SimpleNamespace(headers=Header({"authorization": f"Bearer {token}"}))
     expiry = tokens.decode(token).exp
-    authenticator = Authenticator(tokens, Fresh(), clock=lambda: expiry - 0.001)  # type: ignore[arg-type]
+    authenticator = Authenticator(tokens, NoRevocations(), clock=lambda: expiry - 0.001)  # type: ignore[arg-type]
     assert authenticator.authenticate(request).exp == expiry  # type: ignore[arg-type]
-    authenticator = Authenticator(tokens, Fresh(), clock=lambda: float(expiry))  # type: ignore[arg-type]
-    with pytest.raises(Problem) as refused:
+    authenticator = Authenticator(tokens, NoRevocations(), clock=lambda: float(expiry))  # type: ignore[arg-type]
+    with pytest.raises(Problem) as error:
         authenticator.authenticate(request)  # type: ignore[arg-type]
-    assert refused.value.code == "token_expired"
+    assert error.value.code == "token_expired"
 
 
-def test_no_token_outlives_its_session() -> None:
+def test_an_access_token_never_outlives_its_session() -> None:
     tokens = signer(NEW, now=1000.0)
     for session_expires, seconds in ((5000.0, 900), (1300.9, 300), (1000.2, 0), (10.0, 0)):
         assert tokens.encode(user_id="u", session_id="s", scopes=[], session_expires=session_expires)[1] == seconds
 
 
-def test_lowering_the_lifetime_holds_for_tokens_already_out() -> None:
+def test_a_lowered_lifetime_applies_to_tokens_already_issued() -> None:
     token = sign(signer(NEW, now=time.time(), lifetime=900))
     with pytest.raises(InvalidAccessToken):
         signer(NEW, now=time.time(), lifetime=60).decode(token)

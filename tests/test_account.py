@@ -1,6 +1,5 @@
-"""One's own account: change the password, see and end sessions, leave."""
+"""The user's own account: change the password, list and end sessions, delete the account."""
 
-import asyncio
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +9,13 @@ import pytest
 from pymongo.database import Database
 
 from tests.conftest import PASSWORD, Actor, Document, Service
-from tests.interleaving import Held
+from tests.interleaving import Held, race
 
 NEW = "a quite different sentence"
 
 
 def change(alice: Actor, new: str = NEW, current: str = PASSWORD) -> httpx.Response:
-    """Change the password; keep the fresh session's tokens."""
+    """Change the password, and keep the tokens of the new session."""
     response = alice.post("/users/me/password", {"current_password": current, "new_password": new})
     if response.status_code == 200:
         alice.tokens = response.json()
@@ -24,7 +23,7 @@ def change(alice: Actor, new: str = NEW, current: str = PASSWORD) -> httpx.Respo
     return response
 
 
-def over(actor: Actor) -> bool:
+def session_ended(actor: Actor) -> bool:
     return actor.secret_status == 401 and actor.refresh().status_code == 401
 
 
@@ -35,8 +34,8 @@ def test_a_new_password_replaces_the_old_and_ends_all_other_sessions(
     response = change(alice)
     assert response.status_code == 200
     assert set(response.json()) == {"access_token", "refresh_token", "token_type", "expires_in"}
-    assert over(phone)
-    assert over(before)
+    assert session_ended(phone)
+    assert session_ended(before)
     assert (alice.secret_status, bob.secret_status) == (200, 200)
     assert alice.refresh().status_code == 200
     assert alice.log_in().secret_status == 200
@@ -44,7 +43,7 @@ def test_a_new_password_replaces_the_old_and_ends_all_other_sessions(
     assert (old.status_code, old.json()["code"]) == (401, "wrong_credentials")
 
 
-def test_without_the_current_password_nothing_changes(alice: Actor) -> None:
+def test_a_password_change_requires_the_current_password(alice: Actor) -> None:
     response = change(alice, current="not this one")
     assert (response.status_code, response.json()["code"]) == (401, "wrong_credentials")
     assert alice.secret_status == 200
@@ -52,27 +51,29 @@ def test_without_the_current_password_nothing_changes(alice: Actor) -> None:
 
 
 @pytest.mark.parametrize("new", ["short", "x" * 257, "PASSWORD123", "USERNAME"])
-def test_the_new_password_keeps_the_rules(alice: Actor, new: str) -> None:
+def test_the_new_password_must_comply_with_the_password_rules(alice: Actor, new: str) -> None:
     response = change(alice, new=alice.username if new == "USERNAME" else new)
     assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "new_password")
     assert alice.log_in().secret_status == 200
 
 
 @pytest.mark.parametrize("password", ["password", "Password123", "qwertyuiop", "123456789"])
-def test_a_common_password_is_refused_with_the_reason(service: Service, password: str) -> None:
+def test_a_common_password_is_rejected_with_the_reason(service: Service, password: str) -> None:
     body = {"username": f"ivan-{secrets.token_hex(4)}", "password": password}
     response = service("POST", "/users/registration", json=body)
     message = "is one of the most common passwords"
     assert (response.status_code, response.json()["errors"][0]["message"]) == (422, message)
 
 
-def test_of_two_password_changes_at_once_one_determines_the_password(service: Service, alice: Actor) -> None:
+def test_exactly_one_of_several_concurrent_password_changes_succeeds(service: Service, alice: Actor) -> None:
     words = [f"the words of change number {number}" for number in range(6)]
     token = alice.tokens["access_token"]
     bodies = [{"current_password": PASSWORD, "new_password": word} for word in words]
-    answers = service.together(*(service.send("POST", "/users/me/password", token=token, json=body) for body in bodies))
-    assert sorted(answer.status_code for answer in answers) == [200] + [401] * 5
-    winner = next(word for word, answer in zip(words, answers, strict=True) if answer.status_code == 200)
+    responses = service.together(
+        *(service.send("POST", "/users/me/password", token=token, json=body) for body in bodies)
+    )
+    assert sorted(response.status_code for response in responses) == [200] + [401] * 5
+    winner = next(word for word, response in zip(words, responses, strict=True) if response.status_code == 200)
     works = [
         service("POST", "/auth", json={"username": alice.username, "password": word}).status_code
         for word in [winner, *(word for word in words if word != winner)]
@@ -84,29 +85,23 @@ def test_of_two_password_changes_at_once_one_determines_the_password(service: Se
     ("target", "method", "when"),
     [("passwords", "verify", "after"), ("logins", "open", "before"), ("logins", "open", "after")],
 )
-def test_a_password_change_wins_over_a_login_with_the_old_one(
+def test_a_password_change_wins_over_a_login_with_the_old_password(
     service: Service, alice: Actor, target: str, method: str, when: Any
 ) -> None:
-    async def story() -> httpx.Response:
-        with Held(getattr(service.app.ctx, target), method, when) as login_at:
-            credentials = {"username": alice.username, "password": PASSWORD}
-            login = asyncio.create_task(service.send("POST", "/auth", json=credentials))
-            await login_at.reached()
-            body = {"current_password": PASSWORD, "new_password": NEW}
-            changed = await service.send("POST", "/users/me/password", token=alice.tokens["access_token"], json=body)
-            assert changed.status_code == 200
-            alice.tokens = changed.json()
-            login_at.let_through()
-            answer: httpx.Response = await login
-            return answer
-
-    answer = service.run(story())
-    assert answer.status_code == 401 or over(Actor(service, alice.username, answer.json()))
-    assert alice.secret_status == 200, "the session of the change itself goes on"
+    credentials = {"username": alice.username, "password": PASSWORD}
+    log_in = service.send("POST", "/auth", json=credentials)
+    body = {"current_password": PASSWORD, "new_password": NEW}
+    change_password = service.send("POST", "/users/me/password", token=alice.tokens["access_token"], json=body)
+    with Held(getattr(service.app.ctx, target), method, when) as held:
+        login, changed = service.run(race(held, log_in, change_password))
+    assert changed.status_code == 200
+    alice.tokens = changed.json()
+    assert login.status_code == 401 or session_ended(Actor(service, alice.username, login.json()))
+    assert alice.secret_status == 200, "the session that the password change opened stays active"
 
 
 @pytest.mark.parametrize(
-    ("target", "method", "when", "end"),
+    ("target", "method", "when", "path"),
     [
         ("credentials", "reauthenticate", "before", "/auth/logout"),
         ("credentials", "reauthenticate", "before", "/auth/logout-all"),
@@ -116,25 +111,19 @@ def test_a_password_change_wins_over_a_login_with_the_old_one(
     ],
 )
 def test_a_logout_wins_over_a_password_change_in_flight(
-    service: Service, alice: Actor, target: str, method: str, when: Any, end: str
+    service: Service, alice: Actor, target: str, method: str, when: Any, path: str
 ) -> None:
-    """Its fresh session would otherwise outlive the wish to end this or everything."""
-
-    async def story() -> httpx.Response:
-        with Held(getattr(service.app.ctx, target), method, when) as change_at:
-            body = {"current_password": PASSWORD, "new_password": NEW}
-            token = alice.tokens["access_token"]
-            changed = asyncio.create_task(service.send("POST", "/users/me/password", token=token, json=body))
-            await change_at.reached()
-            ended = await service.send("POST", end, token=token)
-            assert ended.status_code == 204
-            change_at.let_through()
-            answer: httpx.Response = await changed
-            return answer
-
-    assert service.run(story()).status_code == 401
-    assert over(alice)
-    assert alice.log_in().secret_status == 200, "the old password is still the password"
+    """Otherwise the session that the password change opens would stay active after the logout."""
+    body = {"current_password": PASSWORD, "new_password": NEW}
+    token = alice.tokens["access_token"]
+    change_password = service.send("POST", "/users/me/password", token=token, json=body)
+    log_out = service.send("POST", path, token=token)
+    with Held(getattr(service.app.ctx, target), method, when) as held:
+        changed, logout = service.run(race(held, change_password, log_out))
+    assert logout.status_code == 204
+    assert changed.status_code == 401
+    assert session_ended(alice)
+    assert alice.log_in().secret_status == 200, "the old password is still valid"
 
 
 def test_sessions_are_listed_with_the_current_one_marked(service: Service, alice: Actor, bob: Actor) -> None:
@@ -154,73 +143,66 @@ def test_one_session_can_be_ended_from_another(service: Service, alice: Actor) -
     phone = alice.log_in()
     path = f"/auth/sessions/{phone.claims['sid']}"
     assert service("DELETE", path, token=alice.tokens["access_token"]).status_code == 204
-    assert over(phone)
+    assert session_ended(phone)
     assert alice.secret_status == 200
     assert [one["id"] for one in alice.get("/auth/sessions").json()["sessions"]] == [alice.claims["sid"]]
     assert service("DELETE", path, token=alice.tokens["access_token"]).status_code == 404
 
 
-def test_a_session_that_has_expired_cannot_be_ended(
-    service: Service, alice: Actor, database: Database[Document]
-) -> None:
-    """It is in no list any more, though the database may not have swept it up yet."""
+def test_an_expired_session_cannot_be_ended(service: Service, alice: Actor, database: Database[Document]) -> None:
+    """It is not listed, even if MongoDB's TTL index has not removed it yet."""
     phone = alice.log_in()
     database.sessions.update_one({"_id": phone.claims["sid"]}, [{"$set": {"expires_at": "$$NOW"}}])
     path = f"/auth/sessions/{phone.claims['sid']}"
     assert service("DELETE", path, token=alice.tokens["access_token"]).status_code == 404
 
 
-def test_sessions_of_others_are_not_there(service: Service, alice: Actor, bob: Actor) -> None:
+def test_sessions_of_other_users_are_not_found(service: Service, alice: Actor, bob: Actor) -> None:
     for name in (bob.claims["sid"], "x" * 22, "x", "%00" * 22, "$ne"):
         response = service("DELETE", f"/auth/sessions/{name}", token=alice.tokens["access_token"])
         assert (response.status_code, response.json()["code"]) == (404, "not_found")
     assert bob.secret_status == 200
 
 
-def test_whoever_leaves_is_gone_with_all_sessions(
+def test_account_deletion_removes_the_user_and_ends_all_sessions(
     service: Service, register: Callable[..., Actor], database: Database[Document]
 ) -> None:
     alice = register()
     phone = alice.log_in()
     assert alice.post("/users/me/delete", {"current_password": "wrong"}).status_code == 401
     assert alice.post("/users/me/delete", {"current_password": PASSWORD}).status_code == 204
-    assert over(alice)
-    assert over(phone)
+    assert session_ended(alice)
+    assert session_ended(phone)
     assert service("POST", "/auth", json={"username": alice.username, "password": PASSWORD}).status_code == 401
     assert database.users.find_one({"username": alice.username}) is None
-    assert register(alice.username).secret_status == 200, "the name is free again"
+    assert register(alice.username).secret_status == 200, "the name is available again"
 
 
 @pytest.mark.parametrize(("target", "method"), [("logins", "refresh"), ("logins", "open")])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_leaving_wins_over_a_refresh_or_login_in_flight(
+def test_account_deletion_wins_over_a_refresh_or_login_in_flight(
     service: Service, alice: Actor, target: str, method: str, when: Any
 ) -> None:
-    async def story() -> httpx.Response:
-        with Held(getattr(service.app.ctx, target), method, when) as door:
-            request = {
-                "refresh": ("/auth/refresh", {"refresh_token": alice.tokens["refresh_token"]}),
-                "open": ("/auth", {"username": alice.username, "password": PASSWORD}),
-            }[method]
-            racing = asyncio.create_task(service.send("POST", request[0], json=request[1]))
-            await door.reached()
-            body = {"current_password": PASSWORD}
-            gone = await service.send("POST", "/users/me/delete", token=alice.tokens["access_token"], json=body)
-            assert gone.status_code == 204
-            door.let_through()
-            answer: httpx.Response = await racing
-            return answer
-
-    answer = service.run(story())
-    assert answer.status_code == 401 or over(Actor(service, alice.username, answer.json()))
+    path, body = {
+        "refresh": ("/auth/refresh", {"refresh_token": alice.tokens["refresh_token"]}),
+        "open": ("/auth", {"username": alice.username, "password": PASSWORD}),
+    }[method]
+    request = service.send("POST", path, json=body)
+    delete_account = service.send(
+        "POST", "/users/me/delete", token=alice.tokens["access_token"], json={"current_password": PASSWORD}
+    )
+    with Held(getattr(service.app.ctx, target), method, when) as held:
+        response, deleted = service.run(race(held, request, delete_account))
+    assert deleted.status_code == 204
+    assert response.status_code == 401 or session_ended(Actor(service, alice.username, response.json()))
 
 
-def test_an_interrupted_deletion_is_finished_by_somebody_else(
+def test_an_interrupted_account_deletion_is_completed_later(
     service: Service, alice: Actor, database: Database[Document]
 ) -> None:
     mark = {"$inc": {"generation": 1}, "$set": {"ending": True, "deleted": True, "disabled": True}}
     database.users.update_one({"username": alice.username}, mark)
-    assert alice.get("/auth/me").status_code == 401, "whoever is declared deleted is nobody"
+    assert alice.get("/auth/me").status_code == 401, "a user that is marked as deleted is rejected"
     service.run(service.app.ctx.generations.finish_interrupted())
-    assert over(alice)
+    assert session_ended(alice)
     assert database.users.find_one({"username": alice.username}) is None

@@ -1,4 +1,4 @@
-"""What is done again and again is not given up."""
+"""Background tasks: a failure does not end the repetition."""
 
 import asyncio
 from contextlib import suppress
@@ -10,25 +10,25 @@ from app.background import repeat
 
 
 @pytest.mark.parametrize("error", [ConnectionFailure(), KeyError("generation")])
-def test_whatever_goes_wrong_the_next_time_is_another_one(error: Exception) -> None:
-    """Also what nobody foresaw, such as a document that somebody else has written."""
+def test_a_repeated_task_continues_after_a_failure(error: Exception) -> None:
+    """Also after an unexpected error, for example one caused by a document of another program."""
     outcomes = [error, None, error, None]
 
-    async def story() -> None:
+    async def run() -> None:
         done = asyncio.Event()
 
-        async def what() -> None:
+        async def attempt() -> None:
             outcome = outcomes.pop(0)
             if not outcomes:
                 done.set()
             if outcome:
                 raise outcome
 
-        task = asyncio.create_task(repeat(what, seconds=0.001, name="trying"))
+        task = asyncio.create_task(repeat(attempt, seconds=0.001, name="trying"))
         await asyncio.wait_for(done.wait(), 5)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
 
-    asyncio.run(story())
+    asyncio.run(run())
     assert not outcomes

@@ -21,50 +21,50 @@ from tests.conftest import PASSWORD, Actor, Document, Service
 
 @pytest.fixture
 def environment(config: Config) -> dict[str, str]:
-    """Give the environment in which the commands meet the service's own database."""
+    """Give the environment variables with which the commands use the service's database."""
     return serving.environment(config.MONGO_URI) | {"APP_MONGO_TIMEOUT_SECONDS": "2"}
 
 
-def run(environment: dict[str, str], *words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run `sanic app exec ...`."""
-    command = [serving.SANIC, "app:create_app", "exec", *words]
+    command = [serving.SANIC, "app:create_app", "exec", *arguments]
     return subprocess.run(
-        command, env=environment, input=typed, capture_output=True, text=True, timeout=30, check=False
+        command, env=environment, input=stdin, capture_output=True, text=True, timeout=30, check=False
     )
 
 
-def test_a_fresh_database_has_no_user(config: Config) -> None:
-    """No default account, whose password everybody would know."""
-    uri = f"{config.MONGO_URI}_fresh"
+def test_a_new_database_has_no_default_account(config: Config) -> None:
+    """The password of a default account would be publicly known."""
+    uri = f"{config.MONGO_URI}_new"
     with MongoClient[Document](uri) as client:
         database = client.get_default_database()
-        with Service(config.model_copy(update={"MONGO_URI": uri})) as fresh:
-            assert fresh("GET", "/health/ready").status_code == 200
-            assert "users" in database.list_collection_names(), "prepared by the start"
+        with Service(config.model_copy(update={"MONGO_URI": uri})) as new_service:
+            assert new_service("GET", "/health/ready").status_code == 200
+            assert "users" in database.list_collection_names(), "created at startup"
             assert database.users.count_documents({}) == 0
         client.drop_database(database)
 
 
-def test_the_first_administrator_comes_from_the_command_line(service: Service, environment: dict[str, str]) -> None:
+def test_create_admin_creates_the_first_administrator(service: Service, environment: dict[str, str]) -> None:
     name = f"root-{secrets.token_hex(4)}"
-    made = run(environment, "create-admin", f"--username={name}", typed=f"{PASSWORD}\n")
-    assert (made.returncode, made.stderr) == (0, "")
-    assert f"{name} is an administrator" in made.stdout
-    assert PASSWORD not in made.stdout
+    created = run(environment, "create-admin", f"--username={name}", stdin=f"{PASSWORD}\n")
+    assert (created.returncode, created.stderr) == (0, "")
+    assert f"{name} is an administrator" in created.stdout
+    assert PASSWORD not in created.stdout
     admin = Actor(service, name, {}).log_in()
     assert admin.get("/users").status_code == 200
 
 
 @pytest.fixture
 def command(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Give a way to run a command in this process, on the service's own stores."""
+    """Give a function that runs a command in this process, with the service's own stores."""
 
     @asynccontextmanager
     async def services() -> AsyncIterator[Context]:
         yield service.app.ctx
 
-    def command(name: str, *options: str, typed: str = "") -> None:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    def command(name: str, *options: str, stdin: str = "") -> None:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         arguments = dict(option.removeprefix("--").split("=") for option in options)
         service.run(getattr(Commands(services), name.replace("-", "_"))(**arguments))
 
@@ -72,7 +72,7 @@ def command(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 
 @pytest.mark.parametrize(
-    ("words", "typed", "code", "says"),
+    ("arguments", "stdin", "code", "message"),
     [
         (("create-admin",), PASSWORD, 2, "--username=... is required"),
         (("create-admin", "--username=a b"), PASSWORD, 1, "ASCII letters"),
@@ -83,18 +83,18 @@ def command(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         (("end-sessions",), "", 2, "--username=... is required"),
     ],
 )
-def test_what_cannot_be_done_is_said(
+def test_a_failed_command_reports_the_reason(
     command: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
-    words: tuple[str, ...],
-    typed: str,
+    arguments: tuple[str, ...],
+    stdin: str,
     code: int,
-    says: str,
+    message: str,
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        command(*words, typed=typed)
-    assert ended.value.code == code
-    assert says in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exited:
+        command(*arguments, stdin=stdin)
+    assert exited.value.code == code
+    assert message in capsys.readouterr().err
 
 
 def test_disabling_and_enabling_a_user(
@@ -112,7 +112,7 @@ def test_disabling_and_enabling_a_user(
     assert "ending" not in user
 
 
-def test_the_last_administrator_is_not_disabled(
+def test_the_last_administrator_cannot_be_disabled(
     command: Callable[..., None], alice: Actor, database: Database[Document], capsys: pytest.CaptureFixture[str]
 ) -> None:
     database.users.update_many({"access": Access.ADMIN}, {"$set": {"access": Access.USER}})
@@ -123,11 +123,11 @@ def test_the_last_administrator_is_not_disabled(
     assert alice.secret_status == 200
 
 
-def test_a_name_that_is_taken_is_said(
+def test_create_admin_reports_that_a_username_is_taken(
     command: Callable[..., None], alice: Actor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        command("create-admin", f"--username={alice.username.upper()}", typed=PASSWORD)
+        command("create-admin", f"--username={alice.username.upper()}", stdin=PASSWORD)
     assert f"the username {alice.username.upper()} is taken" in capsys.readouterr().err
 
 
@@ -136,7 +136,7 @@ def test_listing_users(command: Callable[..., None], alice: Actor, capsys: pytes
     assert f"{alice.claims['sub']}\tuser\tenabled\t{alice.username}" in capsys.readouterr().out.splitlines()
 
 
-def test_sessions_ended_on_the_command_line_are_over_in_the_service(
+def test_end_sessions_ends_the_sessions_in_the_running_service(
     service: Service, environment: dict[str, str], alice: Actor
 ) -> None:
     ended = run(environment, "end-sessions", f"--username={alice.username}")
@@ -146,9 +146,9 @@ def test_sessions_ended_on_the_command_line_are_over_in_the_service(
     assert alice.log_in().secret_status == 200
 
 
-def test_a_database_that_is_away_is_one_line(environment: dict[str, str]) -> None:
-    away = {**environment, "APP_MONGO_URI": "mongodb://127.0.0.1:9/x", "APP_MONGO_TIMEOUT_SECONDS": "0.3"}
-    refused = run(away, "list-users")
-    assert refused.returncode == 1
-    assert "MONGO_URI" in refused.stderr
-    assert "Traceback" not in refused.stderr
+def test_an_unavailable_database_is_reported_without_a_traceback(environment: dict[str, str]) -> None:
+    variables = {**environment, "APP_MONGO_URI": "mongodb://127.0.0.1:9/x", "APP_MONGO_TIMEOUT_SECONDS": "0.3"}
+    failed = run(variables, "list-users")
+    assert failed.returncode == 1
+    assert "MONGO_URI" in failed.stderr
+    assert "Traceback" not in failed.stderr

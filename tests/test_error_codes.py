@@ -1,4 +1,4 @@
-"""The page on errors has every code that the service and its load balancer answer with, and no other."""
+"""The page docs/errors.md lists exactly the error codes of the service and its load balancer."""
 
 import re
 
@@ -10,16 +10,16 @@ ROW = re.compile(r"^\| `(\w+)` \| (\d{3}) \|", re.MULTILINE)
 BALANCER = re.compile(r'"status":(\d{3}),.*"code":"(\w+)"')
 
 
-def told(heading: str) -> list[tuple[str, int]]:
+def listed(heading: str) -> list[tuple[str, int]]:
     """Return the codes and statuses of the table under a heading."""
     section = PAGE.split(f"\n## {heading}")[1].split("\n## ")[0]
     return [(code, int(status)) for code, status in ROW.findall(section)]
 
 
-def test_the_page_lists_every_code_of_the_service_and_no_other() -> None:
-    assert sorted(told("From the service")) == sorted((code.value, code.status) for code in Code)
+def test_the_page_lists_exactly_the_codes_of_the_service() -> None:
+    assert sorted(listed("From the service")) == sorted((code.value, code.status) for code in Code)
 
 
-def test_every_code_of_the_load_balancer_is_told_and_no_other() -> None:
+def test_the_page_lists_exactly_the_codes_of_the_load_balancer() -> None:
     found = BALANCER.findall((CHECKOUT / "deploy" / "haproxy.cfg").read_text())
-    assert sorted(told("From the load balancer")) == sorted((code, int(status)) for status, code in found)
+    assert sorted(listed("From the load balancer")) == sorted((code, int(status)) for status, code in found)

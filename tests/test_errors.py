@@ -1,4 +1,4 @@
-"""Errors: one shape everywhere, and nothing about the inside."""
+"""Errors have one format everywhere, and reveal no internal details."""
 
 import asyncio
 import re
@@ -15,34 +15,34 @@ from app.refusals import refusal
 from tests.conftest import Actor, Service
 from tests.interleaving import Held, hang_up
 
-SHAPE = {"type", "title", "status", "detail", "code", "request_id"}
+MEMBERS = {"type", "title", "status", "detail", "code", "request_id"}
 
 
 def raw(service: Service, request: bytes) -> bytes:
-    """Send bytes that no client library would, and read all of the answer."""
+    """Send bytes that no client library would send; return the whole response."""
 
-    def talk() -> bytes:
+    def exchange() -> bytes:
         with socket.create_connection(service.address, timeout=5) as connection:
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
-            answer = b""
+            response = b""
             while part := connection.recv(65536):
-                answer += part
-            return answer
+                response += part
+            return response
 
-    async def off_the_loop() -> bytes:
-        return await asyncio.to_thread(talk)
+    async def in_a_thread() -> bytes:
+        return await asyncio.to_thread(exchange)
 
-    answer: bytes = service.run(off_the_loop())
-    return answer
+    response: bytes = service.run(in_a_thread())
+    return response
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/html", "application/xml", "*/*"])
-def test_an_unknown_path_is_not_found_in_the_same_shape_for_everyone(service: Service, accept: str) -> None:
+def test_an_unknown_path_returns_404_in_one_format_for_every_accept_header(service: Service, accept: str) -> None:
     response = service("GET", "/no/such/path?token=x", headers={"Accept": accept})
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
     assert response.headers["content-type"] == "application/problem+json"
-    assert set(response.json()) == SHAPE
+    assert set(response.json()) == MEMBERS
     assert "such" not in response.text
 
 
@@ -58,25 +58,25 @@ def test_an_unknown_path_is_not_found_in_the_same_shape_for_everyone(service: Se
         ("GET", f"/auth/sessions/{'x' * 22}", {"DELETE", "OPTIONS"}),
     ],
 )
-def test_a_wrong_method_is_told_the_right_ones(service: Service, method: str, path: str, allowed: set[str]) -> None:
+def test_a_405_response_lists_the_allowed_methods(service: Service, method: str, path: str, allowed: set[str]) -> None:
     response = service(method, path)
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
     assert {name.strip() for name in response.headers["allow"].split(",")} == allowed
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "BREW"])
-def test_methods_that_nobody_needs_are_off(service: Service, method: str) -> None:
+def test_unsupported_methods_are_rejected(service: Service, method: str) -> None:
     assert service(method, "/tests/secret").status_code in (400, 404, 405)
 
 
 @pytest.mark.parametrize("path", ["/tests/hello", "/tests/secret", "/auth/me"])
-def test_head_answers_what_get_would_without_the_body(service: Service, alice: Actor, path: str) -> None:
+def test_head_returns_the_content_length_of_get_without_a_body(service: Service, alice: Actor, path: str) -> None:
     head = service("HEAD", path, token=alice.tokens["access_token"])
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == alice.get(path).headers["content-length"]
 
 
-def test_head_and_options_open_nothing(service: Service) -> None:
+def test_head_and_options_do_not_bypass_authentication(service: Service) -> None:
     assert service("HEAD", "/tests/secret").status_code == 401
     options = service("OPTIONS", "/tests/secret")
     assert (options.status_code, options.content) == (204, b"")
@@ -84,7 +84,7 @@ def test_head_and_options_open_nothing(service: Service) -> None:
 
 
 @pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
-def test_overriding_the_method_has_no_effect(service: Service, header: str) -> None:
+def test_method_override_headers_have_no_effect(service: Service, header: str) -> None:
     response = service("GET", "/auth", headers={header: "POST"})
     assert response.status_code == 405
 
@@ -109,7 +109,7 @@ def test_overriding_the_method_has_no_effect(service: Service, header: str) -> N
         "http://x/tests/secret",
     ],
 )
-def test_other_spellings_of_a_path_do_not_get_round_the_lock(service: Service, path: str) -> None:
+def test_other_spellings_of_a_path_do_not_bypass_authentication(service: Service, path: str) -> None:
     response = raw(service, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     assert response.startswith((b"HTTP/1.1 401", b"HTTP/1.1 404"))
 
@@ -126,18 +126,18 @@ def test_other_spellings_of_a_path_do_not_get_round_the_lock(service: Service, p
         b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
-def test_malformed_requests_get_a_problem_too(
+def test_malformed_requests_get_problem_details(
     service: Service, request_bytes: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And leave no traceback behind, with which anybody could fill the log."""
-    answer = raw(service, request_bytes)
-    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert b"application/problem+json" in answer
-    assert b"x-request-id: " in answer
+    """They log no traceback, because clients could fill the log with tracebacks."""
+    response = raw(service, request_bytes)
+    assert response.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"application/problem+json" in response
+    assert b"x-request-id: " in response
     assert not [record for record in caplog.records if record.exc_info]
 
 
-ANOTHER = b"GET /tests/hello HTTP/1.1\r\nHost: x\r\n\r\n"
+SMUGGLED = b"GET /tests/hello HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -159,27 +159,27 @@ ANOTHER = b"GET /tests/hello HTTP/1.1\r\nHost: x\r\n\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}XX0\r\n\r\n",
     ],
     ids=[
-        "a length twice",
-        "two lengths in one",
-        "a signed length",
-        "a length and chunks",
+        "two Content-Length fields",
+        "two lengths in one field",
+        "signed length",
+        "Content-Length and Transfer-Encoding",
         "chunked twice",
-        "an unknown coding",
-        "a trailer",
-        "a space before the length's colon",
-        "a space before the coding's colon",
-        "a bare line feed",
-        "a bare carriage return",
-        "a folded line",
-        "a zero byte",
-        "a chunk without its end",
+        "unknown transfer coding",
+        "trailer field",
+        "space before the colon of Content-Length",
+        "space before the colon of Transfer-Encoding",
+        "bare LF",
+        "bare CR",
+        "folded line (obs-fold)",
+        "NUL byte",
+        "chunk without final CRLF",
     ],
 )
-def test_what_follows_a_frame_that_could_be_read_in_two_ways_is_not_answered(service: Service, rest: bytes) -> None:
-    """Or a proxy that reads it in the other way could be made to hand on a request of which it knows nothing."""
+def test_request_smuggling_by_ambiguous_framing_is_rejected(service: Service, rest: bytes) -> None:
+    """A proxy that parses the framing differently would forward a second request that it has not seen."""
     head = b"POST /auth HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    answer = raw(service, head + rest.replace(b"LENGTH", str(len(ANOTHER)).encode()) + ANOTHER)
-    assert re.findall(rb"HTTP/1\.1 (\d{3})", answer) == [b"400"]
+    response = raw(service, head + rest.replace(b"LENGTH", str(len(SMUGGLED)).encode()) + SMUGGLED)
+    assert re.findall(rb"HTTP/1\.1 (\d{3})", response) == [b"400"]
 
 
 @pytest.mark.parametrize(
@@ -194,24 +194,26 @@ def test_what_follows_a_frame_that_could_be_read_in_two_ways_is_not_answered(ser
         "GET /docs",
     ],
 )
-def test_a_body_that_nobody_reads_is_no_request(service: Service, line: str) -> None:
-    head = f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(ANOTHER)}\r\n\r\n".encode()
-    assert len(re.findall(rb"HTTP/1\.1 \d{3}", raw(service, head + ANOTHER))) == 1
+def test_an_unread_body_is_not_parsed_as_a_request(service: Service, line: str) -> None:
+    head = f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(SMUGGLED)}\r\n\r\n".encode()
+    assert len(re.findall(rb"HTTP/1\.1 \d{3}", raw(service, head + SMUGGLED))) == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
 @pytest.mark.parametrize("path", ["/tests/hello", "/nowhere", "/health/live"])
-def test_the_clients_request_id_is_repeated_if_it_is_well_formed(service: Service, method: str, path: str) -> None:
-    """On every answer, and in the body of every error; else the answer has one of ours."""
+def test_the_request_id_of_the_client_is_returned_if_it_is_well_formed(
+    service: Service, method: str, path: str
+) -> None:
+    """It is in every response, and in the body of every error. Otherwise the service generates an id."""
     for sent in ("abc-1.2_3", "0123456789" * 12):
         response = service(method, path, headers={"X-Request-ID": sent})
         assert response.headers["x-request-id"] == sent
         assert response.headers["x-content-type-options"] == "nosniff"
         assert method == "HEAD" or response.is_success or response.json()["request_id"] == sent
     for sent in ("", "a b", "<script>", "x" * 129, "{}"):
-        given = service(method, path, headers={"X-Request-ID": sent}).headers["x-request-id"]
-        assert given != sent
-        assert len(given) == 32
+        generated = service(method, path, headers={"X-Request-ID": sent}).headers["x-request-id"]
+        assert generated != sent
+        assert len(generated) == 32
 
 
 @pytest.mark.parametrize(
@@ -227,20 +229,20 @@ def test_the_clients_request_id_is_repeated_if_it_is_well_formed(service: Servic
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_went_wrong_inside_is_not_told(error: Exception, status: int) -> None:
+def test_error_responses_reveal_no_internal_details(error: Exception, status: int) -> None:
     problem = refusal(error) or framework_problem(error)
     assert problem.status_code == status
     assert str(error) not in problem.detail
     assert ("Retry-After" in problem.headers) == (status == 503)
 
 
-def test_a_client_that_leaves_is_not_an_error_of_ours(
+def test_a_client_disconnect_is_not_logged_as_an_unexpected_exception(
     service: Service, alice: Actor, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:
-        with Held(service.app.ctx.users, "by_id", "before") as door:
+        with Held(service.app.ctx.users, "by_id", "before") as held:
             request = asyncio.create_task(service.send("GET", "/auth/me", token=alice.tokens["access_token"]))
-            await door.reached()
+            await held.reached()
             await hang_up(request)
 
     service.run(story())
@@ -248,30 +250,30 @@ def test_a_client_that_leaves_is_not_an_error_of_ours(
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_an_error_that_nobody_foresaw_is_logged_and_says_nothing(
+def test_an_unexpected_exception_is_logged_but_not_revealed(
     service: Service, alice: Actor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mode: Mode
 ) -> None:
-    """In debug mode neither, where Sanic would show the traceback."""
+    """Also in debug mode, in which Sanic would show the traceback."""
 
     async def broken(*_: Any) -> None:
-        raise RuntimeError("the inside story")
+        raise RuntimeError("confidential detail")
 
     monkeypatch.setattr(service.app.state, "mode", mode)
     monkeypatch.setattr(service.app.ctx.users, "by_id", broken)
     response = alice.get("/auth/me")
     assert (response.status_code, response.json()["code"]) == (500, "internal_error")
-    assert "inside" not in response.text
+    assert "confidential" not in response.text
     assert response.json()["request_id"] in caplog.text
-    assert "the inside story" in caplog.text
+    assert "confidential detail" in caplog.text
 
 
-def test_a_database_that_is_away_is_not_the_clients_fault(
+def test_an_unavailable_database_returns_503_with_retry_after(
     service: Service, alice: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*_: Any) -> None:
+    async def unavailable(*_: Any) -> None:
         raise ConnectionFailure("connection refused by db1.internal")
 
-    monkeypatch.setattr(service.app.ctx.users, "by_name", away)
+    monkeypatch.setattr(service.app.ctx.users, "by_name", unavailable)
     body = {"username": alice.username, "password": alice.password}
     response = service("POST", "/auth", json=body)
     assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")

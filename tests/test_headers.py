@@ -1,4 +1,4 @@
-"""Headers: what a JSON API says to browsers, and what it does not say."""
+"""Security headers and CORS headers of the responses."""
 
 from collections.abc import Iterator
 
@@ -6,20 +6,21 @@ import httpx
 import pytest
 
 from config import Config
+from config.product import SLUG
 from tests.conftest import PASSWORD, Actor, Service
 
-FRIEND, STRANGER = "https://app.example.com", "https://app.example.com.evil.example"
+ALLOWED_ORIGIN, OTHER_ORIGIN = "https://app.example.com", "https://app.example.com.evil.example"
 
 
 @pytest.fixture(scope="module")
-def shared(config: Config) -> Iterator[Service]:
-    """Run the service for the scripts of one origin."""
-    with Service(config.model_copy(update={"CORS_ORIGINS": [FRIEND]})) as service:
+def cors_service(config: Config) -> Iterator[Service]:
+    """Run the service with one allowed origin."""
+    with Service(config.model_copy(update={"CORS_ORIGINS": [ALLOWED_ORIGIN]})) as service:
         yield service
 
 
-def answers(service: Service, alice: Actor) -> list[httpx.Response]:
-    """Collect answers of every kind."""
+def responses(service: Service, alice: Actor) -> list[httpx.Response]:
+    """Return responses of every kind."""
     body = {"username": alice.username, "password": PASSWORD}
     return [
         service("GET", "/tests/hello"),
@@ -38,47 +39,50 @@ def answers(service: Service, alice: Actor) -> list[httpx.Response]:
     ]
 
 
-def test_every_answer_is_what_it_says_and_for_one_reader(service: Service, alice: Actor) -> None:
-    for response in answers(service, alice):
+def test_every_response_has_nosniff_and_no_store(service: Service, alice: Actor) -> None:
+    for response in responses(service, alice):
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["cache-control"] == "no-store"
         assert ("content-type" in response.headers) == (response.status_code != 204)
 
 
-def test_nothing_tells_what_it_is_made_of(service: Service, alice: Actor) -> None:
-    for response in answers(service, alice):
+def test_no_response_reveals_the_server_software(service: Service, alice: Actor) -> None:
+    for response in responses(service, alice):
         assert "server" not in response.headers
         assert "x-powered-by" not in response.headers
-        assert "sanic" not in response.text.lower().replace("sanic-api-demo", "")
+        assert "sanic" not in response.text.lower().replace(SLUG, "")
 
 
-@pytest.mark.parametrize("origin", [FRIEND, STRANGER, "null"])
-def test_without_a_setting_no_script_of_another_origin_is_let_in(service: Service, origin: str) -> None:
+@pytest.mark.parametrize("origin", [ALLOWED_ORIGIN, OTHER_ORIGIN, "null"])
+def test_without_configuration_there_are_no_cors_headers(service: Service, origin: str) -> None:
     headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     for response in (service("GET", "/tests/hello", headers=headers), service("OPTIONS", "/auth", headers=headers)):
         assert not [name for name in response.headers if name.startswith("access-control")]
 
 
-def test_scripts_of_a_known_origin_may_bring_a_token(shared: Service) -> None:
-    wanted = {
-        "Origin": FRIEND,
+def test_an_allowed_origin_can_send_a_token(cors_service: Service) -> None:
+    headers = {
+        "Origin": ALLOWED_ORIGIN,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type,x-evil",
     }
-    preflight = shared("OPTIONS", "/auth/logout", headers=wanted)
+    preflight = cors_service("OPTIONS", "/auth/logout", headers=headers)
     assert preflight.status_code == 204
-    assert preflight.headers["access-control-allow-origin"] == FRIEND
+    assert preflight.headers["access-control-allow-origin"] == ALLOWED_ORIGIN
     assert "POST" in preflight.headers["access-control-allow-methods"]
     assert {*preflight.headers["access-control-allow-headers"].split(",")} == {"authorization", "content-type"}
     assert "access-control-allow-credentials" not in preflight.headers
-    refusal = shared("GET", "/tests/secret", headers={"Origin": FRIEND})
-    assert refusal.headers["access-control-allow-origin"] == FRIEND
-    assert refusal.headers["vary"].lower() == "origin"
-    assert "www-authenticate" in refusal.headers["access-control-expose-headers"]
+    rejected = cors_service("GET", "/tests/secret", headers={"Origin": ALLOWED_ORIGIN})
+    assert rejected.headers["access-control-allow-origin"] == ALLOWED_ORIGIN
+    assert rejected.headers["vary"].lower() == "origin"
+    assert "www-authenticate" in rejected.headers["access-control-expose-headers"]
 
 
-@pytest.mark.parametrize("origin", [STRANGER, "null", "https://app-example.com", "http://app.example.com"])
-def test_scripts_of_other_origins_may_not(shared: Service, origin: str) -> None:
+@pytest.mark.parametrize("origin", [OTHER_ORIGIN, "null", "https://app-example.com", "http://app.example.com"])
+def test_other_origins_are_not_allowed(cors_service: Service, origin: str) -> None:
     headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-    for response in (shared("GET", "/tests/hello", headers=headers), shared("OPTIONS", "/auth", headers=headers)):
+    for response in (
+        cors_service("GET", "/tests/hello", headers=headers),
+        cors_service("OPTIONS", "/auth", headers=headers),
+    ):
         assert "access-control-allow-origin" not in response.headers

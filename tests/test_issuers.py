@@ -6,13 +6,14 @@ import pytest
 
 from app.security.access_tokens import AccessTokens, InvalidAccessToken
 from config import Config
+from config.product import SLUG
 from tests.conftest import Actor, Service
 
 KEY = b"0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def tokens(*issuers: str) -> AccessTokens:
-    return AccessTokens([KEY], issuers=issuers, lifetime_seconds=900)
+    return AccessTokens([KEY], issuers=issuers, audience=SLUG, lifetime_seconds=900)
 
 
 def encode(of: AccessTokens) -> str:

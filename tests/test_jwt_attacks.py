@@ -1,4 +1,4 @@
-"""The known attacks on JSON Web Tokens, each refused with 401; and no key comes from a token."""
+"""Known attacks on JSON Web Tokens are rejected with 401, and no key comes from a token."""
 
 import base64
 import hashlib
@@ -14,13 +14,13 @@ from config import Config
 from config.base import EXAMPLE_JWT_SECRET_KEY
 from tests.conftest import Actor, Document, Service
 
-# A public key as anybody may know one; a confused library takes its text for an HMAC key (CVE-2016-10555).
+# Attackers know public keys. A vulnerable library uses the text of one as an HMAC key (CVE-2016-10555).
 PUBLIC_KEY = """-----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEEVs/o5+uQbTjL3chynL4wXgUg2R9
 q9UU8I5mEovUf86QZ7kOBIjJwqnzD1omageEHWwHdBO6B+dFabmdT9POxg==
 -----END PUBLIC KEY-----
 """
-# From the lists of jwt_tool and wallarm's jwt-secrets.
+# From the word lists of jwt_tool and wallarm's jwt-secrets.
 WELL_KNOWN = ["", "secret", "password", "your-256-bit-secret", "This is a big secret. Shhhhh", "null", "0", "changeme"]
 
 
@@ -29,7 +29,7 @@ def encode(data: bytes) -> str:
 
 
 def token(header: Document | bytes, claims: Document | bytes, key: bytes, digest: str = "sha256") -> str:
-    """Sign anything with anything."""
+    """Sign any header and claims with any key."""
     parts = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, claims)]
     signed = ".".join(encode(part) for part in parts)
     return f"{signed}.{encode(hmac.digest(key, signed.encode(), digest))}"
@@ -37,96 +37,100 @@ def token(header: Document | bytes, claims: Document | bytes, key: bytes, digest
 
 @pytest.fixture(scope="module")
 def key(config: Config) -> bytes:
-    """Give the right key, for tokens that are wrong in another way."""
+    """Return the right key, for tokens that are invalid in another way."""
     return config.JWT_SECRET_KEY.encode()
 
 
 @pytest.fixture(scope="module")
 def header(key: bytes) -> Document:
-    """Give the right header."""
+    """Return the right header."""
     return {"alg": "HS256", "typ": "at+jwt", "kid": key_id(key)}
 
 
-def refused(service: Service, forged: str) -> bool:
-    """Tell whether the secret stays closed as for any bad token."""
+def rejected(service: Service, forged: str) -> bool:
+    """Return whether the protected route rejects a token as invalid."""
     response = service("GET", "/tests/secret", headers={"Authorization": f"Bearer {forged}".encode()})
     return response.status_code == 401 and response.json()["code"] == "token_invalid"
 
 
-def test_what_is_right_in_every_way_is_accepted(
+def test_a_token_with_the_right_header_claims_and_key_is_accepted(
     service: Service, resident: Actor, header: Document, key: bytes
 ) -> None:
-    """Else the tests below would show nothing."""
+    """Otherwise the tests below would prove nothing."""
     claims = json.dumps(resident.claims, separators=(",", ":")).encode()
     assert service("GET", "/tests/secret", token=token(header, claims, key)).status_code == 200
 
 
 @pytest.mark.parametrize("spelling", ["none", "None", "NONE", "nOnE", "none ", "", "null", None, 0, [], {}])
-def test_no_spelling_of_no_algorithm(service: Service, resident: Actor, header: Document, spelling: Any) -> None:
+def test_the_none_algorithm_is_rejected_in_every_spelling(
+    service: Service, resident: Actor, header: Document, spelling: Any
+) -> None:
     body = encode(json.dumps(resident.claims).encode())
     head = encode(json.dumps({**header, "alg": spelling}).encode())
-    assert refused(service, f"{head}.{body}.")
-    assert refused(service, f"{head}.{body}.{resident.tokens['access_token'].split('.')[2]}")
+    assert rejected(service, f"{head}.{body}.")
+    assert rejected(service, f"{head}.{body}.{resident.tokens['access_token'].split('.')[2]}")
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512", "RS256", "ES256", "PS256", "EdDSA", "hs256"])
-def test_no_other_algorithm_even_with_the_right_key(
+def test_other_algorithms_are_rejected_even_with_the_right_key(
     service: Service, resident: Actor, header: Document, key: bytes, algorithm: str
 ) -> None:
     digest = {"HS384": "sha384", "HS512": "sha512"}.get(algorithm, "sha256")
-    assert refused(service, token({**header, "alg": algorithm}, resident.claims, key, digest))
+    assert rejected(service, token({**header, "alg": algorithm}, resident.claims, key, digest))
 
 
 @pytest.mark.parametrize("change", [str, str.strip, lambda text: text.replace("\n", "\r\n"), lambda text: text + "\n"])
-def test_a_public_key_is_no_hmac_key(service: Service, resident: Actor, header: Document, change: Any) -> None:
-    assert refused(service, token(header, resident.claims, change(PUBLIC_KEY).encode()))
+def test_a_public_key_used_as_an_hmac_key_is_rejected(
+    service: Service, resident: Actor, header: Document, change: Any
+) -> None:
+    assert rejected(service, token(header, resident.claims, change(PUBLIC_KEY).encode()))
 
 
 @pytest.mark.parametrize("guess", [*WELL_KNOWN, EXAMPLE_JWT_SECRET_KEY], ids=lambda guess: guess[:12] or "empty")
-def test_a_well_known_key_is_not_ours(service: Service, resident: Actor, header: Document, guess: str) -> None:
-    assert refused(service, token(header, resident.claims, guess.encode()))
+def test_well_known_keys_are_rejected(service: Service, resident: Actor, header: Document, guess: str) -> None:
+    assert rejected(service, token(header, resident.claims, guess.encode()))
     kid = key_id(guess.encode())
-    assert refused(service, token({**header, "kid": kid}, resident.claims, guess.encode()))
+    assert rejected(service, token({**header, "kid": kid}, resident.claims, guess.encode()))
 
 
 @pytest.mark.parametrize(
     "kid", ["", "../../../../dev/null", "/dev/null", "| sleep 10", "x' UNION SELECT '1';--", {"$ne": None}, 0, None]
 )
-def test_a_key_id_chooses_no_key(service: Service, resident: Actor, header: Document, kid: Any) -> None:
-    """Neither a file nor a row: an empty file would be an empty key."""
-    assert refused(service, token({**header, "kid": kid}, resident.claims, b""))
-    assert refused(service, token({**header, "kid": kid}, resident.claims, b"1"))
+def test_a_key_id_cannot_inject_a_key(service: Service, resident: Actor, header: Document, kid: Any) -> None:
+    """It selects neither a file nor a database row. An empty file would be an empty key."""
+    assert rejected(service, token({**header, "kid": kid}, resident.claims, b""))
+    assert rejected(service, token({**header, "kid": kid}, resident.claims, b"1"))
 
 
-def test_a_key_in_the_token_is_not_believed(service: Service, resident: Actor, header: Document) -> None:
+def test_a_key_embedded_in_the_token_is_not_trusted(service: Service, resident: Actor, header: Document) -> None:
     jwk = {"kty": "oct", "k": encode(b"attacker"), "alg": "HS256"}
-    assert refused(service, token({**header, "jwk": jwk}, resident.claims, b"attacker"))
+    assert rejected(service, token({**header, "jwk": jwk}, resident.claims, b"attacker"))
 
 
 @pytest.mark.parametrize("name", ["jku", "x5u", "x5c"])
-def test_nobody_is_asked_for_a_key(service: Service, resident: Actor, header: Document, name: str) -> None:
+def test_key_urls_in_a_token_are_not_fetched(service: Service, resident: Actor, header: Document, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.05)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/keys"
-        assert refused(service, token({**header, name: address}, resident.claims, b"attacker"))
+        assert rejected(service, token({**header, name: address}, resident.claims, b"attacker"))
         with pytest.raises(TimeoutError):
             listener.accept()
 
 
 @pytest.mark.parametrize("extra", [{"crit": ["exp"]}, {"crit": []}, {"crit": "b64"}, {"crit": ["b64"], "b64": False}])
-def test_what_is_critical_and_unknown_is_refused(
+def test_unknown_critical_headers_are_rejected(
     service: Service, resident: Actor, header: Document, key: bytes, extra: Document
 ) -> None:
     """RFC 7515 section 4.1.11."""
-    assert refused(service, token({**header, **extra}, resident.claims, key))
+    assert rejected(service, token({**header, **extra}, resident.claims, key))
 
 
-def test_names_given_twice_are_refused(service: Service, resident: Actor, header: Document, key: bytes) -> None:
+def test_duplicate_names_are_rejected(service: Service, resident: Actor, header: Document, key: bytes) -> None:
     claims = json.dumps(resident.claims, separators=(",", ":")).encode()
-    twice = claims.replace(b'{"', b'{"sub":"somebody else","', 1)
-    assert refused(service, token(header, twice, key))
+    twice = claims.replace(b'{"', b'{"sub":"another user","', 1)
+    assert rejected(service, token(header, twice, key))
     head = json.dumps(header).encode().replace(b"{", b'{"alg":"none",', 1)
-    assert refused(service, token(head, claims, b"attacker"))
+    assert rejected(service, token(head, claims, b"attacker"))
 
 
 @pytest.mark.parametrize(
@@ -134,26 +138,26 @@ def test_names_given_twice_are_refused(service: Service, resident: Actor, header
     [b"", b"null", b"[]", b'"text"', b"7", b"{", b"\xff", b'{"sub":' + b"[" * 2500 + b"]" * 2500 + b"}", b"NaN"],
     ids=lambda payload: payload[:8].decode("latin-1"),
 )
-def test_a_signed_payload_that_is_no_object_is_refused(
+def test_a_signed_payload_that_is_not_an_object_is_rejected(
     service: Service, header: Document, key: bytes, payload: bytes
 ) -> None:
-    assert refused(service, token(header, payload, key))
+    assert rejected(service, token(header, payload, key))
 
 
 @pytest.mark.parametrize("head", [b"", b"null", b"[]", b"{", b"\xff", b"[" * 2500 + b"]" * 2500, b'{"alg":"HS256"}'])
-def test_a_header_that_is_no_object_is_refused(service: Service, resident: Actor, key: bytes, head: bytes) -> None:
-    assert refused(service, token(head, resident.claims, key))
+def test_an_invalid_header_is_rejected(service: Service, resident: Actor, key: bytes, head: bytes) -> None:
+    assert rejected(service, token(head, resident.claims, key))
 
 
 @pytest.mark.parametrize("name", ["exp", "iat"])
 @pytest.mark.parametrize("value", ["1", 1.5, True, None, [], {}, 1e999, 10**40, -(10**40)], ids=repr)
-def test_a_time_is_a_whole_number(
+def test_times_must_be_integers_in_range(
     service: Service, resident: Actor, header: Document, key: bytes, name: str, value: Any
 ) -> None:
-    assert refused(service, token(header, {**resident.claims, name: value}, key))
+    assert rejected(service, token(header, {**resident.claims, name: value}, key))
 
 
-def test_a_signature_is_whole_and_belongs_to_the_text(service: Service, resident: Actor) -> None:
+def test_missing_truncated_and_foreign_signatures_are_rejected(service: Service, resident: Actor) -> None:
     head, body, signature = resident.tokens["access_token"].split(".")
     for forged in (
         f"{head}.{body}.",
@@ -166,24 +170,24 @@ def test_a_signature_is_whole_and_belongs_to_the_text(service: Service, resident
         f"{body}.{head}.{signature}",
         f"{head}.{body}.{encode(hashlib.sha256(b'').digest())}",
     ):
-        assert refused(service, forged)
+        assert rejected(service, forged)
 
 
 @pytest.mark.parametrize(
     "signature", [bytes(64), bytes.fromhex("3006020100020100"), b"\x01" * 64], ids=["zeros", "zeros in DER", "ones"]
 )
 @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "HS256"])
-def test_a_psychic_signature_signs_nothing(
+def test_psychic_signatures_are_rejected(
     service: Service, resident: Actor, header: Document, algorithm: str, signature: bytes
 ) -> None:
-    """Of nothing but zeros, which a careless ECDSA takes for right (CVE-2022-21449)."""
+    """A vulnerable ECDSA implementation accepts a signature of zeros (CVE-2022-21449)."""
     head, body = (encode(json.dumps(part).encode()) for part in ({**header, "alg": algorithm}, resident.claims))
-    assert refused(service, f"{head}.{body}.{encode(signature)}")
+    assert rejected(service, f"{head}.{body}.{encode(signature)}")
 
 
-def test_huge_and_odd_texts_are_refused(service: Service, resident: Actor) -> None:
+def test_oversized_and_malformed_tokens_are_rejected(service: Service, resident: Actor) -> None:
     good = resident.tokens["access_token"]
     for forged in ("a" * 7000, ".x" * 3000, good + "\u00e9", "\U0001f512", "{}", good.replace(".", "\u3002")):
-        assert refused(service, forged)
+        assert rejected(service, forged)
     too_long = service("GET", "/tests/secret", headers={"Authorization": "Bearer " + "a" * 20_000})
     assert too_long.status_code in (400, 413, 431)

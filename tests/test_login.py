@@ -1,4 +1,4 @@
-"""Logging in: who you are, and that a wrong guess tells nothing."""
+"""Login: new sessions, claims, and no user enumeration."""
 
 import json
 import secrets
@@ -13,15 +13,15 @@ from pymongo.database import Database
 from tests.conftest import PASSWORD, Actor, Document, Service
 
 
-def test_every_login_is_a_session_of_its_own(alice: Actor) -> None:
+def test_every_login_opens_a_new_session(alice: Actor) -> None:
     phone = alice.log_in()
     assert phone.claims["sid"] != alice.claims["sid"]
     assert phone.claims["sub"] == alice.claims["sub"]
     assert (phone.secret_status, alice.secret_status) == (200, 200)
 
 
-def test_a_login_takes_nothing_over_from_the_session_that_is_shown(service: Service, alice: Actor) -> None:
-    """Nobody can have a session of his making become somebody else's."""
+def test_a_login_ignores_the_session_of_a_sent_access_token(service: Service, alice: Actor) -> None:
+    """A session of an attacker cannot become the session of another user (session fixation)."""
     body = {"username": alice.username, "password": PASSWORD}
     response = service("POST", "/auth", token=alice.tokens["access_token"], json=body)
     again = Actor(service, alice.username, response.json())
@@ -30,49 +30,51 @@ def test_a_login_takes_nothing_over_from_the_session_that_is_shown(service: Serv
     assert (again.secret_status, alice.secret_status) == (200, 200)
 
 
-def test_the_name_is_known_in_every_spelling(service: Service, alice: Actor) -> None:
+def test_the_username_is_case_insensitive(service: Service, alice: Actor) -> None:
     response = service("POST", "/auth", json={"username": alice.username.upper(), "password": PASSWORD})
     assert response.status_code == 200
 
 
-def test_an_unknown_user_and_a_wrong_password_are_told_in_the_same_words(service: Service, alice: Actor) -> None:
-    answers = [
+def test_an_unknown_user_and_a_wrong_password_get_the_same_response(service: Service, alice: Actor) -> None:
+    responses = [
         service("POST", "/auth", json={"username": name, "password": "a wrong password"})
-        for name in (alice.username, "nobody-has-this-name", "no such n\u00e4me")
+        for name in (alice.username, "unknown-username", "no such n\u00e4me")
     ]
-    for answer in answers:
-        assert answer.status_code == 401
-        assert answer.headers["www-authenticate"] == 'Bearer realm="api"'
-    bodies = [{**answer.json(), "request_id": ""} for answer in answers]
+    for response in responses:
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == 'Bearer realm="api"'
+    bodies = [{**response.json(), "request_id": ""} for response in responses]
     assert bodies[0] == bodies[1] == bodies[2]
     assert bodies[0]["code"] == "wrong_credentials"
 
 
-@pytest.mark.parametrize("sign", ["\u212a", "\u017f", "\uff4b", "k\u200b"], ids=ascii)
-def test_what_would_fold_into_a_name_is_nobodys(service: Service, register: Callable[..., Actor], sign: str) -> None:
-    """The sign for kelvin is no k and the long s no s, although Unicode folds them so."""
+@pytest.mark.parametrize("character", ["\u212a", "\u017f", "\uff4b", "k\u200b"], ids=ascii)
+def test_unicode_variants_of_a_username_match_no_user(
+    service: Service, register: Callable[..., Actor], character: str
+) -> None:
+    """The Kelvin character is not k and the long s is not s, although Unicode case folding maps them so."""
     actor = register(f"ks-{secrets.token_hex(6)}")
-    name = actor.username.replace("s" if sign == "\u017f" else "k", sign)
+    name = actor.username.replace("s" if character == "\u017f" else "k", character)
     response = service("POST", "/auth", json={"username": name, "password": PASSWORD})
     assert (response.status_code, response.json()["code"]) == (401, "wrong_credentials")
 
 
-def test_nobody_is_refused_with_the_same_headers_and_as_slowly(
+def test_an_unknown_user_gets_the_same_headers_after_the_same_time(
     service: Service, alice: Actor, database: Database[Document]
 ) -> None:
-    """In the median of logins that take turns; a quarter is what the machine's other work may do to it."""
-    took: dict[str, list[float]] = {alice.username: [], f"nobody-{secrets.token_hex(4)}": []}
+    """Compares the medians of alternating logins. Other load on the machine may cause a difference of a quarter."""
+    durations: dict[str, list[float]] = {alice.username: [], f"unknown-{secrets.token_hex(4)}": []}
     headers = set()
     for _ in range(15):
         database.attempts.delete_many({"_id": {"$regex": "^pair"}})
-        for name, times in took.items():
-            began = time.perf_counter()
-            answer = service("POST", "/auth", json={"username": name, "password": "a wrong password"})
-            times.append(time.perf_counter() - began)
-            assert answer.status_code == 401
-            headers.add(json.dumps({**answer.headers, "x-request-id": ""}))
-    known, nobody = map(statistics.median, took.values())
-    assert nobody == pytest.approx(known, rel=0.25)
+        for name, times in durations.items():
+            start = time.perf_counter()
+            response = service("POST", "/auth", json={"username": name, "password": "a wrong password"})
+            times.append(time.perf_counter() - start)
+            assert response.status_code == 401
+            headers.add(json.dumps({**response.headers, "x-request-id": ""}))
+    known, unknown = map(statistics.median, durations.values())
+    assert unknown == pytest.approx(known, rel=0.25)
     assert len(headers) == 1
 
 
@@ -94,7 +96,7 @@ def test_a_hash_of_the_flask_predecessor_logs_in_and_is_replaced(
     assert alice.log_in().secret_status == 200
 
 
-def test_the_access_token_says_what_the_contract_says(alice: Actor) -> None:
+def test_the_access_token_has_exactly_the_documented_claims(alice: Actor) -> None:
     claims = alice.claims
     assert set(claims) == {"sub", "sid", "jti", "iat", "exp", "iss", "aud", "scopes"}
     assert claims["exp"] - claims["iat"] == alice.tokens["expires_in"] == 900
@@ -103,6 +105,6 @@ def test_the_access_token_says_what_the_contract_says(alice: Actor) -> None:
     assert (verified.status_code, verified.json()) == (200, {"valid": True, **claims})
 
 
-def test_a_user_who_is_gone_is_nobody(alice: Actor, database: Database[Document]) -> None:
+def test_the_token_of_a_deleted_user_is_rejected(alice: Actor, database: Database[Document]) -> None:
     database.users.delete_one({"username": alice.username})
     assert alice.get("/auth/me").status_code == 401

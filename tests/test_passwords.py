@@ -1,4 +1,4 @@
-"""Passwords: hashed off the event loop, and only so many at once."""
+"""Password hashing runs off the event loop, with bounded concurrency."""
 
 import asyncio
 import os
@@ -16,33 +16,33 @@ from tests.conftest import PASSWORD, Service
 
 
 class Blocker:
-    """Work for a hashing thread that lasts until the test says so."""
+    """Work for a hashing thread that blocks until the test releases it."""
 
     def __init__(self) -> None:
-        self.go = threading.Event()
-        self.begun = threading.Semaphore(0)
+        self.released = threading.Event()
+        self.started = threading.Semaphore(0)
 
     def __call__(self) -> str:
-        """Wait in the thread."""
-        self.begun.release()
-        assert self.go.wait(5)
+        """Block the thread until the work is released."""
+        self.started.release()
+        assert self.released.wait(5)
         return "done"
 
 
 @pytest.fixture
 def blocker() -> Iterator[Blocker]:
-    """Give work that is let go at the end in any case."""
+    """Yield blocking work, which is always released at the end."""
     blocker = Blocker()
     yield blocker
-    blocker.go.set()
+    blocker.released.set()
 
 
 def pool(threads: int = 1, queue: int = 1) -> Passwords:
-    return Passwords(min_length=8, threads=threads, queue=queue)
+    return Passwords(min_length=8, product="acme_api", threads=threads, queue=queue)
 
 
 async def run(passwords: Passwords, work: Callable[[], str]) -> str:
-    """Do other work than hashing in a hashing thread."""
+    """Run a function in a hashing thread."""
     await passwords.wait_for_turn()
     return await passwords._work(work)
 
@@ -53,27 +53,29 @@ async def verify(passwords: Passwords, password: str, password_hash: str | None)
 
 
 async def settle() -> None:
-    """Let every task that can go on do so."""
+    """Let all tasks run that are ready."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-def test_right_wrong_and_nobodys() -> None:
+def test_only_the_right_password_of_an_existing_user_is_accepted() -> None:
     async def story() -> None:
         passwords = pool(queue=8)
         stored = await passwords.hash("cafe\u0301 cafe\u0301")
         assert await verify(passwords, "caf\u00e9 caf\u00e9", stored) == (True, None)
         assert await verify(passwords, "cafe cafe", stored) == (False, None)
-        assert await verify(passwords, "the password of no user", None) == (False, None)
+        passwords._dummy_hash = stored
+        assert await verify(passwords, "caf\u00e9 caf\u00e9", None) == (False, None), "also with the dummy password"
 
     asyncio.run(story())
 
 
-def test_nobodys_password_costs_what_anybodys_costs() -> None:
-    """An unknown user is verified against a hash of the same parameters, once."""
+def test_a_dummy_hash_has_the_parameters_of_real_hashes() -> None:
+    """The dummy hash is verified once for an unknown user (prevents user enumeration by timing)."""
 
     async def story() -> None:
         passwords = pool(queue=8)
+        await passwords.prepare()
         stored = await passwords.hash(PASSWORD)
         assert (
             passwords._dummy_hash.rpartition("$")[0].rpartition("$")[0] == stored.rpartition("$")[0].rpartition("$")[0]
@@ -82,8 +84,8 @@ def test_nobodys_password_costs_what_anybodys_costs() -> None:
     asyncio.run(story())
 
 
-def test_a_weaker_hash_is_replaced_on_the_way() -> None:
-    """When parameters rise, or the hash is of another age."""
+def test_an_outdated_hash_is_replaced_during_verification() -> None:
+    """Its parameters are weaker than the current ones, or its scheme is deprecated."""
 
     async def story() -> None:
         passwords = pool()
@@ -100,7 +102,7 @@ def test_a_weaker_hash_is_replaced_on_the_way() -> None:
     asyncio.run(story())
 
 
-def test_beyond_the_queue_it_refuses_for_now(blocker: Blocker) -> None:
+def test_a_full_hashing_queue_returns_503_with_retry_after(blocker: Blocker) -> None:
     async def story() -> None:
         passwords = pool(threads=1, queue=1)
         working, waiting = (asyncio.ensure_future(run(passwords, blocker)) for _ in range(2))
@@ -111,40 +113,40 @@ def test_beyond_the_queue_it_refuses_for_now(blocker: Blocker) -> None:
         assert problem
         assert (problem.status_code, problem.code) == (503, "hashing_busy")
         assert "Retry-After" in problem.headers
-        blocker.go.set()
+        blocker.released.set()
         assert {*await asyncio.gather(working, waiting)} == {"done"}
         assert await verify(passwords, PASSWORD, await passwords.hash(PASSWORD)) == (True, None)
 
     asyncio.run(story())
 
 
-def test_a_client_that_gives_up_leaves_the_queue(blocker: Blocker) -> None:
+def test_a_cancelled_request_leaves_the_hashing_queue(blocker: Blocker) -> None:
     async def story() -> None:
         passwords = pool(threads=1, queue=1)
         working = asyncio.ensure_future(run(passwords, blocker))
-        given_up: asyncio.Future[Any] = asyncio.ensure_future(passwords.hash(PASSWORD))
+        request: asyncio.Future[Any] = asyncio.ensure_future(passwords.hash(PASSWORD))
         await settle()
-        given_up.cancel()
+        request.cancel()
         await settle()
         waiting = asyncio.ensure_future(passwords.hash(PASSWORD))
         await settle()
-        blocker.go.set()
+        blocker.released.set()
         assert await working == "done"
         assert (await waiting).startswith("$argon2id$")
 
     asyncio.run(story())
 
 
-def test_a_thread_is_busy_until_its_work_is_done_although_the_client_left(blocker: Blocker) -> None:
+def test_a_thread_stays_busy_until_its_work_is_done_although_the_request_is_cancelled(blocker: Blocker) -> None:
     async def story() -> None:
         passwords = pool(threads=1, queue=0)
-        left: Awaitable[Any] = asyncio.ensure_future(run(passwords, blocker))
-        await asyncio.to_thread(blocker.begun.acquire)
-        left.cancel()  # type: ignore[attr-defined]
+        request: Awaitable[Any] = asyncio.ensure_future(run(passwords, blocker))
+        await asyncio.to_thread(blocker.started.acquire)
+        request.cancel()  # type: ignore[attr-defined]
         await settle()
         with pytest.raises(HashingBusy):
             await passwords.hash(PASSWORD)
-        blocker.go.set()
+        blocker.released.set()
         async with asyncio.timeout(5):
             while passwords._free.locked():
                 await settle()
@@ -153,8 +155,8 @@ def test_a_thread_is_busy_until_its_work_is_done_although_the_client_left(blocke
     asyncio.run(story())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
-def test_hashing_yields_to_requests() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
+def test_hashing_threads_have_a_lower_priority() -> None:
     def niceness() -> str:
         return str(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
@@ -168,29 +170,29 @@ def test_hashing_yields_to_requests() -> None:
 def test_liveness_does_not_wait_for_forty_logins(
     service: Service, blocker: Blocker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one hashes and the others wait for their turn, the event loop is free."""
+    """While one login hashes and the others wait for a thread, the event loop is free."""
 
     def verify(*_: str) -> tuple[bool, None]:
         blocker()
         return False, None
 
     async def story() -> None:
-        bodies = [{"username": f"nobody-{secrets.token_hex(4)}", "password": PASSWORD} for _ in range(40)]
+        bodies = [{"username": f"unknown-{secrets.token_hex(4)}", "password": PASSWORD} for _ in range(40)]
         logins = [asyncio.ensure_future(service.send("POST", "/auth", json=body)) for body in bodies]
         try:
-            async with asyncio.timeout(4):  # the work in a thread takes longer
-                await asyncio.to_thread(blocker.begun.acquire)
+            async with asyncio.timeout(4):  # the work in the thread blocks longer
+                await asyncio.to_thread(blocker.started.acquire)
                 while service.app.ctx.passwords.waiting < 40 - service.config.PASSWORD_HASHING_THREADS:
                     await settle()
                 assert (await service.send("GET", "/health/live")).status_code == 200
             assert not any(login.done() for login in logins)
         finally:
-            blocker.go.set()
-        assert {answer.status_code for answer in await asyncio.gather(*logins)} == {401}
+            blocker.released.set()
+        assert {response.status_code for response in await asyncio.gather(*logins)} == {401}
 
     monkeypatch.setattr("app.security.passwords._verify", verify)
     service.run(story())
 
 
-def test_one_form_for_all_spellings() -> None:
+def test_passwords_are_normalised_to_nfc() -> None:
     assert normalise("e\u0301") == normalise("\u00e9") == "\u00e9"

@@ -1,4 +1,4 @@
-"""Registration: one name, one user, and nothing half-made."""
+"""Registration: unique usernames, password rules, and no partial results."""
 
 import secrets
 from collections.abc import Callable
@@ -7,10 +7,11 @@ import pytest
 from passlib.hash import argon2
 from pymongo.database import Database
 
+from config.product import NAME
 from tests.conftest import PASSWORD, Actor, Document, Service
 
 
-def test_registration_logs_in_and_shows_the_user(service: Service) -> None:
+def test_registration_logs_in_and_returns_the_user(service: Service) -> None:
     name = f"Carol.{secrets.token_hex(4)}_-"
     response = service("POST", "/users/registration", json={"username": name, "password": PASSWORD})
     body = response.json()
@@ -23,14 +24,16 @@ def test_registration_logs_in_and_shows_the_user(service: Service) -> None:
     assert (me.status_code, me.json()) == (200, body["user"])
 
 
-def test_a_name_is_taken_in_every_spelling(service: Service, alice: Actor) -> None:
+def test_a_username_is_taken_regardless_of_case(service: Service, alice: Actor) -> None:
     for name in (alice.username, alice.username.lower(), alice.username.upper()):
         response = service("POST", "/users/registration", json={"username": name, "password": PASSWORD})
         assert (response.status_code, response.json()["code"]) == (409, "username_taken")
 
 
-def test_of_parallel_registrations_of_one_name_one_succeeds(service: Service, database: Database[Document]) -> None:
-    """The unique index decides, not a look before; the losers leave nothing behind."""
+def test_exactly_one_of_parallel_registrations_of_a_username_succeeds(
+    service: Service, database: Database[Document]
+) -> None:
+    """The unique index decides, not an earlier query. Rejected registrations leave no documents."""
     name = f"dave-{secrets.token_hex(4)}"
     spellings = ([name, name.upper(), name.title()] * 17)[:50]
     responses = service.together(
@@ -44,14 +47,14 @@ def test_of_parallel_registrations_of_one_name_one_succeeds(service: Service, da
     assert sessions == [winner["user"]["id"]]
 
 
-def test_the_hash_is_argon2id_of_the_owasp_minimum(alice: Actor, database: Database[Document]) -> None:
+def test_the_hash_is_argon2id_with_the_owasp_minimum(alice: Actor, database: Database[Document]) -> None:
     user = database.users.find_one({"username": alice.username})
     assert user
     assert user["password"].startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     assert argon2.verify(PASSWORD, user["password"])
 
 
-def test_passwords_of_one_normal_form_are_one(service: Service) -> None:
+def test_passwords_with_the_same_normal_form_are_equal(service: Service) -> None:
     name = f"zoe-{secrets.token_hex(4)}"
     composed, decomposed = "caf\u00e9 cr\u00e8me br\u00fbl\u00e9e", "cafe\u0301 cre\u0300me bru\u0302le\u0301e"
     assert service("POST", "/users/registration", json={"username": name, "password": composed}).status_code == 201
@@ -61,7 +64,7 @@ def test_passwords_of_one_normal_form_are_one(service: Service) -> None:
 @pytest.mark.parametrize(
     "password", ["only lower case", "12345 09876", "🦊🐻🐼🐨🐯🦁🐮🐷", "nul\x00inside it", "x" * 256]
 )
-def test_any_text_may_be_a_password_and_counts_in_full(service: Service, password: str) -> None:
+def test_any_text_can_be_a_password_and_is_not_truncated(service: Service, password: str) -> None:
     name = f"eve-{secrets.token_hex(4)}"
     assert service("POST", "/users/registration", json={"username": name, "password": password}).status_code == 201
     assert service("POST", "/auth", json={"username": name, "password": password}).status_code == 200
@@ -71,7 +74,7 @@ def test_any_text_may_be_a_password_and_counts_in_full(service: Service, passwor
 
 @pytest.mark.parametrize("password", ["Lower And Upper", "  spaces around  ", "937461528093", "onlylowercase"])
 def test_a_password_is_verified_exactly(service: Service, password: str) -> None:
-    """Not in another case, not shortened, and nothing is taken off its ends."""
+    """The comparison is case-sensitive, and nothing is truncated or stripped."""
     name = f"eve-{secrets.token_hex(4)}"
     assert service("POST", "/users/registration", json={"username": name, "password": password}).status_code == 201
     near = {password.lower(), password.swapcase(), password.strip(), f" {password}", f"{password}\n", f"{password}\0"}
@@ -87,10 +90,10 @@ def test_a_password_is_verified_exactly(service: Service, password: str) -> None
         ("x" * 257, "must have at most 256 characters"),
         ("USERNAME", "must not be the username"),
         ("Sanic-API-Demo", "is one of the most common passwords"),
-        ("sanic_api_demo", "is one of the most common passwords"),
+        (NAME, "is one of the most common passwords"),
     ],
 )
-def test_the_rule_that_a_password_breaks_is_named(service: Service, password: str, message: str) -> None:
+def test_a_rejected_password_names_the_violated_rule(service: Service, password: str, message: str) -> None:
     name = f"frank-{secrets.token_hex(4)}"
     body = {"username": name, "password": name.upper() if password == "USERNAME" else password}
     response = service("POST", "/users/registration", json=body)
@@ -115,14 +118,17 @@ def test_the_rule_that_a_password_breaks_is_named(service: Service, password: st
         "$where",
     ],
 )
-def test_names_outside_of_ascii_letters_digits_and_three_signs_are_refused(service: Service, username: str) -> None:
-    """What NFKC or casefolding would fold into another name is not a name at all."""
+def test_invalid_usernames_are_rejected(service: Service, username: str) -> None:
+    """Usernames have 3 to 64 ASCII letters, digits, dots, underscores and hyphens.
+
+    Text that NFKC or case folding would map to another username is not a valid username.
+    """
     response = service("POST", "/users/registration", json={"username": username, "password": PASSWORD})
     assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "username")
 
 
-def test_a_dot_in_a_name_is_a_dot(service: Service) -> None:
-    """And nothing else that a pattern would make of it."""
+def test_a_dot_in_a_username_is_not_a_wildcard(service: Service) -> None:
+    """A username is never used as a regular expression."""
     dotted = f"a.b-{secrets.token_hex(4)}"
     other = dotted.replace(".", "x")
     for name in (dotted, other):
@@ -132,14 +138,15 @@ def test_a_dot_in_a_name_is_a_dot(service: Service) -> None:
         assert service("POST", "/auth", json={"username": name, "password": password}).status_code == 401
 
 
-def test_rank_cannot_be_registered(service: Service) -> None:
+def test_registration_cannot_set_privileged_fields(service: Service) -> None:
+    """Unknown and privileged fields are rejected (OWASP: mass assignment)."""
     name = f"mallory-{secrets.token_hex(4)}"
     for extra in ({"access": "admin"}, {"access": 2}, {"_id": "x"}, {"disabled": False}, {"generation": 7}):
         response = service("POST", "/users/registration", json={"username": name, "password": PASSWORD, **extra})
         assert (response.status_code, response.json()["errors"][0]["field"]) == (422, next(iter(extra)))
 
 
-def test_two_users_are_two(register: Callable[..., Actor]) -> None:
+def test_two_users_have_separate_accounts(register: Callable[..., Actor]) -> None:
     one, two = register(), register()
     assert one.get("/auth/me").json()["username"] == one.username
     assert two.get("/auth/me").json()["username"] == two.username

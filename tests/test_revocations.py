@@ -1,4 +1,4 @@
-"""Revocations: every worker knows, in time and without asking for each request."""
+"""Every worker follows revocations in time, without a query for each request."""
 
 import asyncio
 import secrets
@@ -19,12 +19,12 @@ from app.security.revocations import MARGIN_SECONDS, Revocations
 from config import Config
 from tests.conftest import Actor, Document, Service
 
-SOMEBODY = User.new("somebody", "hash")
-SOMEWHERE = Device("127.0.0.1", "test")
+USER = User.new("user", "hash")
+DEVICE = Device("127.0.0.1", "test")
 
 
 class Clock:
-    """Time that passes when the test says so."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -36,23 +36,23 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Give a clock at a standstill."""
+    """Return a stopped clock."""
     return Clock()
 
 
 def follower(sessions: Any, clock: Clock) -> Revocations:
-    """Give another worker's revocations."""
+    """Return the revocations of another worker."""
     return Revocations(sessions, stale_seconds=10, lifetime_seconds=900, overlap_seconds=3, clock=clock)
 
 
 @pytest.fixture
 def sessions(service: Service) -> Sessions:
-    """Give the service's own sessions, to be used on its loop."""
+    """Return the service's sessions, for use on its event loop."""
     sessions: Sessions = service.app.ctx.sessions
     return sessions
 
 
-def test_a_logout_shows_to_a_follower_at_its_next_look(
+def test_another_worker_sees_a_logout_at_its_next_poll(
     service: Service, sessions: Sessions, alice: Actor, clock: Clock
 ) -> None:
     other = follower(sessions, clock)
@@ -63,7 +63,7 @@ def test_a_logout_shows_to_a_follower_at_its_next_look(
     assert alice.claims["sid"] in other
 
 
-def test_a_follower_that_comes_later_learns_everything(
+def test_a_worker_that_starts_later_reads_all_revocations(
     service: Service, sessions: Sessions, alice: Actor, clock: Clock
 ) -> None:
     alice.post("/auth/logout-all")
@@ -72,7 +72,7 @@ def test_a_follower_that_comes_later_learns_everything(
     assert alice.claims["sid"] in other
 
 
-def test_before_the_first_look_and_long_after_the_last_nothing_is_certain(
+def test_revocations_are_stale_before_the_first_poll_and_long_after_the_last(
     service: Service, sessions: Sessions, clock: Clock
 ) -> None:
     other = follower(sessions, clock)
@@ -86,20 +86,22 @@ def test_before_the_first_look_and_long_after_the_last_nothing_is_certain(
     assert not other.stale()
 
 
-def test_a_protected_route_refuses_rather_than_guess(service: Service, alice: Actor, clock: Clock) -> None:
+def test_a_protected_route_returns_503_while_revocations_are_stale(
+    service: Service, alice: Actor, clock: Clock
+) -> None:
     known = service.app.ctx.authenticator._revocations
     service.app.ctx.authenticator._revocations = follower(known._sessions, clock)
     try:
         response = alice.get("/tests/secret")
         assert (response.status_code, response.json()["code"]) == (503, "revocations_stale")
         assert "retry-after" in response.headers
-        assert service("GET", "/tests/secret", token="x").status_code == 401, "garbage is refused all the same"
+        assert service("GET", "/tests/secret", token="x").status_code == 401, "an invalid token is still rejected"
         assert service("GET", "/tests/hello").status_code == 200
     finally:
         service.app.ctx.authenticator._revocations = known
 
 
-def test_entries_leave_when_no_access_token_can_be_alive(clock: Clock) -> None:
+def test_entries_are_removed_when_no_access_token_can_be_valid(clock: Clock) -> None:
     class Feed:
         async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
             return [(Timestamp(1, 1), "first")] if since.time == 0 and clock.now == 1000 else []
@@ -119,15 +121,15 @@ def test_entries_leave_when_no_access_token_can_be_alive(clock: Clock) -> None:
     asyncio.run(story())
 
 
-def test_each_look_goes_back_over_writes_that_were_on_their_way(clock: Clock) -> None:
-    """A write gets its place when it begins; one that shows late has an older place than others."""
-    asked: list[Timestamp] = []
+def test_each_poll_reads_writes_again_that_could_have_been_in_progress(clock: Clock) -> None:
+    """A write gets its time when it starts. One that becomes visible late has an earlier time than others."""
+    queried: list[Timestamp] = []
     feed = [[(Timestamp(5000, 3), "a")], [(Timestamp(4999, 1), "late"), (Timestamp(5000, 3), "a")]]
 
     class Feed:
         async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
-            asked.append(since)
-            return feed[len(asked) - 1]
+            queried.append(since)
+            return feed[len(queried) - 1]
 
     async def story() -> None:
         revocations = follower(Feed(), clock)
@@ -136,16 +138,16 @@ def test_each_look_goes_back_over_writes_that_were_on_their_way(clock: Clock) ->
         assert "late" in revocations
 
     asyncio.run(story())
-    assert asked == [Timestamp(0, 0), Timestamp(4996, 0)]
+    assert queried == [Timestamp(0, 0), Timestamp(4996, 0)]
 
 
-def test_when_nothing_can_be_on_its_way_any_more_nothing_is_read_again(clock: Clock) -> None:
-    """Else one mass logout would be read every second until its sessions are removed."""
-    asked: list[Timestamp] = []
+def test_nothing_is_read_again_when_no_write_can_be_in_progress(clock: Clock) -> None:
+    """Otherwise a mass logout would be read every second until its sessions are removed."""
+    queried: list[Timestamp] = []
 
     class Feed:
         async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
-            asked.append(since)
+            queried.append(since)
             return [(Timestamp(5000, 7), "a")]
 
     async def story() -> None:
@@ -155,17 +157,17 @@ def test_when_nothing_can_be_on_its_way_any_more_nothing_is_read_again(clock: Cl
             clock.now += 1
 
     asyncio.run(story())
-    assert asked == [Timestamp(0, 0), *[Timestamp(4996, 0)] * 5, *[Timestamp(5000, 7)] * 2]
+    assert queried == [Timestamp(0, 0), *[Timestamp(4996, 0)] * 5, *[Timestamp(5000, 7)] * 2]
 
 
-def test_after_a_failure_everything_is_read_anew(clock: Clock) -> None:
+def test_after_a_failure_everything_is_read_again(clock: Clock) -> None:
     """The database may have restarted with its clock set back."""
-    asked: list[Timestamp] = []
+    queried: list[Timestamp] = []
 
     class Feed:
         async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
-            asked.append(since)
-            if len(asked) == 2:
+            queried.append(since)
+            if len(queried) == 2:
                 raise ConnectionFailure
             return [(Timestamp(5000, 1), "a")]
 
@@ -176,19 +178,19 @@ def test_after_a_failure_everything_is_read_anew(clock: Clock) -> None:
         with pytest.raises(ConnectionFailure):
             await revocations.catch_up()
         clock.now += 6
-        assert revocations.stale(), "a failed look does not count"
+        assert revocations.stale(), "a failed poll does not count"
         await revocations.catch_up()
         assert not revocations.stale()
 
     asyncio.run(story())
-    assert [since.time for since in asked] == [0, 4996, 0]
+    assert [since.time for since in queried] == [0, 4996, 0]
 
 
 def test_more_than_a_page_is_read_page_by_page(service: Service, mongo_uri: str, clock: Clock) -> None:
     """Times in the feed are unique, even within one write that ends many sessions."""
 
     async def story() -> None:
-        database = Database(f"{mongo_uri}_pages", timeout_seconds=10)
+        database = Database(f"{mongo_uri}_pages", default_name="x", timeout_seconds=10)
         try:
             many = Sessions(
                 database.collection("sessions", INDEXES), idle_seconds=99, absolute_seconds=99, grace_seconds=1
@@ -208,13 +210,13 @@ def test_more_than_a_page_is_read_page_by_page(service: Service, mongo_uri: str,
 
 
 class Commands(monitoring.CommandListener):
-    """Remember the commands that a client sends."""
+    """A listener that records the commands of a client."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
-        """Remember one."""
+        """Record the command."""
         self.names.append(event.command_name)
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
@@ -224,34 +226,37 @@ class Commands(monitoring.CommandListener):
         """Ignore."""
 
 
-def test_a_protected_request_asks_the_database_nothing(config: Config, alice: Actor) -> None:
-    """Neither the first with a token nor any after it; the one look of the start is the only one."""
-    seldom = config.model_copy(update={"REVOCATION_POLL_SECONDS": 60, "REVOCATION_STALE_SECONDS": 120})
+def test_a_protected_request_sends_no_database_command(config: Config, alice: Actor) -> None:
+    """The first request with a token sends none, and neither do later ones.
+
+    Only the poll at the start reads the database.
+    """
+    slow_polling = config.model_copy(update={"REVOCATION_POLL_SECONDS": 60, "REVOCATION_STALE_SECONDS": 120})
     commands = Commands()
     monitoring.register(commands)
-    with Service(seldom) as quiet:
+    with Service(slow_polling) as service:
         assert "find" in commands.names
         commands.names.clear()
         for _ in range(50):
-            assert quiet("GET", "/tests/secret", token=alice.tokens["access_token"]).status_code == 200
+            assert service("GET", "/tests/secret", token=alice.tokens["access_token"]).status_code == 200
         assert commands.names == []
 
 
 @pytest.fixture
 def mongo(mongo_uri: str) -> Iterator[Mongo[Document]]:
-    """Look at what the server itself knows."""
+    """Connect to the database directly."""
     with MongoClient[Document](mongo_uri) as client:
         yield client.get_default_database()
 
 
-def test_the_feed_is_read_through_its_index(alice: Actor, mongo: Mongo[Document]) -> None:
+def test_the_query_of_the_feed_uses_its_index(alice: Actor, mongo: Mongo[Document]) -> None:
     alice.post("/auth/logout")
     plan = mongo.sessions.find({"ended": {"$gte": Timestamp(0, 0)}}, {"ended": 1}).sort("ended").explain()
     assert "COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"])
     assert "ended_1__id_1" in str(plan["queryPlanner"]["winningPlan"])
 
 
-def test_indexes_are_there_and_making_them_again_does_no_harm(
+def test_indexes_exist_and_can_be_created_again_concurrently(
     service: Service, mongo: Mongo[Document], mongo_uri: str
 ) -> None:
     service("GET", "/health/ready")
@@ -260,36 +265,36 @@ def test_indexes_are_there_and_making_them_again_does_no_harm(
     assert sessions["expires_at_1"]["expireAfterSeconds"] >= 600
     assert sessions["ended_at_1"]["expireAfterSeconds"] > 3600
 
-    async def at_once() -> None:
-        workers = [Database(mongo_uri, timeout_seconds=5) for _ in range(4)]
+    async def create_concurrently() -> None:
+        workers = [Database(mongo_uri, default_name="x", timeout_seconds=5) for _ in range(4)]
         await asyncio.gather(*(worker.collection("users", USER_INDEXES).prepare() for worker in workers))
         await asyncio.gather(*(worker.collection("sessions", INDEXES).prepare() for worker in workers))
         for worker in workers:
             await worker.close()
 
-    service.run(at_once())
+    service.run(create_concurrently())
     assert mongo.users.index_information() == users
 
 
-def test_names_that_must_not_be_guessed_come_from_the_systems_generator(
+def test_session_and_token_ids_come_from_a_cryptographic_generator(
     alice: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int | None] = []
+    lengths: list[int | None] = []
     token_bytes = secrets.token_bytes
 
-    def give_and_tell(number: int | None = None) -> bytes:
-        asked.append(number)
+    def recording_token_bytes(number: int | None = None) -> bytes:
+        lengths.append(number)
         return token_bytes(number)
 
-    monkeypatch.setattr(secrets, "token_bytes", give_and_tell)
+    monkeypatch.setattr(secrets, "token_bytes", recording_token_bytes)
     again = alice.log_in()
-    assert asked == [16, 16], "of the session's id and the token's, 128 bits each"
+    assert lengths == [16, 16], "one session id and one token id, 128 bits each"
     assert {len(again.claims[name]) for name in ("sid", "jti")} == {22}
 
 
 def test_a_session_id_is_random(service: Service, sessions: Sessions) -> None:
     async def story() -> list[str]:
-        return [(await sessions.open(SOMEBODY, SOMEWHERE)).id for _ in range(5)]
+        return [(await sessions.open(USER, DEVICE)).id for _ in range(5)]
 
     ids = service.run(story())
     assert len({*ids, secrets.token_urlsafe(16)}) == 6

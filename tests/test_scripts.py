@@ -131,18 +131,39 @@ def test_the_first_start_makes_a_random_secret_that_only_its_owner_reads(newcome
 
 
 def test_the_lines_it_prints_can_be_pasted(newcomer: Newcomer) -> None:
-    """They register, show the secret to whoever has the token, and refuse it to others."""
+    """In any POSIX shell: they register, show the secret to the token's holder, and reject a request without it."""
     if not shutil.which("curl"):
         pytest.skip("the lines call curl, which is not here")
     server = newcomer.serve(terminal=True)
     assert f"{newcomer.url} and its documentation at {newcomer.url}/docs" in server.output
     token, allowed, refused = [line for line in server.output.splitlines() if line.startswith(("TOKEN=$(curl", "curl"))]
-    script = f"{token}\n{allowed}\necho\n{refused}"
-    with running(["bash", "-c", script], cwd=newcomer.folder, env=ENVIRONMENT) as shell:
+    script = f"{token}\n{allowed}\n{refused}"
+    with running(["sh", "-c", script], cwd=newcomer.folder, env=ENVIRONMENT) as shell:
         assert shell.wait() == 0
         secret, problem = shell.output.splitlines()
     assert secret == '{"Hello":"Secret!"}'
     assert json.loads(problem)["status"] == 401
+
+
+def test_a_terminal_shows_the_banner_and_no_slow_task(newcomer: Newcomer) -> None:
+    """Colors reach the terminal as such, and nothing blocks the event loop at the start."""
+    output = newcomer.serve(terminal=True).output
+    assert "\\x1b" not in output
+    assert "Goin' Fast" in output
+    assert "Executing <" not in output
+
+
+def test_administration_beside_the_running_service(newcomer: Newcomer) -> None:
+    """And without it: scripts/admin finds the database in both cases."""
+    for name, serving in (("root", True), ("other-root", False)):
+        if serving:
+            newcomer.serve()
+        else:
+            newcomer.close()
+        command = f"echo {PASSWORD} | scripts/admin create-admin --username={name} && scripts/admin list-users"
+        with running(["sh", "-c", command], cwd=newcomer.folder, env=ENVIRONMENT) as admin:
+            assert admin.wait() == 0, admin.output
+            assert f"admin\tenabled\t{name}\n" in admin.output
 
 
 def test_a_second_start_beside_the_first_names_the_data_in_use(newcomer: Newcomer) -> None:
@@ -297,7 +318,7 @@ def test_a_mongod_that_cannot_be_loaded_is_said_in_its_own_words(
 
 
 def test_of_a_mongod_that_ends_with_a_log_it_is_named(tmp_path: Path) -> None:
-    broken = LocalMongo(tmp_path, options=["--keyFile", "/nonexistent", "--replSet", "rs0"])
+    broken = LocalMongo(tmp_path, options=["--keyFile", "/nonexistent"])
     with pytest.raises(MongoFailed, match="its log is") as failed:
         broken.start()
     broken.stop()

@@ -1,4 +1,4 @@
-"""Throttling: guesses run out, owners do not suffer, and nobody learns anything from it."""
+"""Throttling limits password guesses, does not lock users out, and reveals nothing to attackers."""
 
 import asyncio
 import hashlib
@@ -18,13 +18,13 @@ from tests.conftest import PASSWORD, Actor, Document, Service
 from tests.interleaving import Held, hang_up_at
 
 GUESSES = 30
-USUAL = GUESSES // TRUSTED_SHARE  # of them where the owner of an account usually logs in
-ELSEWHERE = GUESSES - USUAL
+USUAL_GUESSES = GUESSES // TRUSTED_SHARE  # reserved for the addresses where the user usually logs in
+OTHER_GUESSES = GUESSES - USUAL_GUESSES
 
 
 @pytest.fixture(scope="module")
 def proxied(config: Config) -> Iterator[Service]:
-    """Run the service behind a proxy; so many guesses as the contract allows would take too long."""
+    """Run the service behind a proxy, with lower limits than the defaults to save time."""
     limits = {
         "LOGIN_FAILURES_PER_ACCOUNT": f"{GUESSES}/hour",
         "LOGIN_FAILURES_PER_ADDRESS": f"{GUESSES}/15minutes",
@@ -36,7 +36,7 @@ def proxied(config: Config) -> Iterator[Service]:
 
 @pytest.fixture
 def carol(proxied: Service) -> Actor:
-    """Register carol, whose usual address is her own."""
+    """Register carol, who usually logs in from her own address."""
     name, home = f"Carol-{secrets.token_hex(4)}", address()
     registered = send(proxied, "/users/registration", home, {"username": name, "password": PASSWORD})
     assert registered.status_code == 201, registered.text
@@ -47,7 +47,7 @@ def carol(proxied: Service) -> Actor:
 
 
 def address() -> str:
-    """Give an address that nobody else has used."""
+    """Return a random address, so that tests do not share counters."""
     return f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.{secrets.randbelow(256)}"
 
 
@@ -63,26 +63,26 @@ def guess(service: Service, address: str, username: str) -> int:
     return log_in(service, address, username, "a wrong password").status_code
 
 
-def let_pass(database: Database[Document], seconds: float) -> None:
-    """Age all counters."""
+def age_counters(database: Database[Document], seconds: float) -> None:
+    """Move the windows of all counters back by `seconds`."""
     database.attempts.update_many({}, [{"$set": {"ends": {"$subtract": ["$ends", int(seconds * 1000)]}}}])
 
 
-def test_a_pair_runs_out_of_guesses_and_the_answer_says_for_how_long(
+def test_guesses_per_account_and_address_are_limited_with_retry_after(
     proxied: Service, carol: Actor, database: Database[Document]
 ) -> None:
     here = address()
     assert [guess(proxied, here, carol.username) for _ in range(10)] == [401] * 10
-    refused = log_in(proxied, here, carol.username, "a wrong password")
-    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_attempts")
-    assert 890 <= int(refused.headers["retry-after"]) <= 900
-    let_pass(database, int(refused.headers["retry-after"]) - 3)
+    rejected = log_in(proxied, here, carol.username, "a wrong password")
+    assert (rejected.status_code, rejected.json()["code"]) == (429, "too_many_attempts")
+    assert 890 <= int(rejected.headers["retry-after"]) <= 900
+    age_counters(database, int(rejected.headers["retry-after"]) - 3)
     assert int(log_in(proxied, here, carol.username).headers["retry-after"]) in (1, 2, 3)
-    let_pass(database, 3)
+    age_counters(database, 3)
     assert log_in(proxied, here, carol.username).status_code == 200
 
 
-def test_the_right_password_under_throttle_is_no_oracle(proxied: Service, carol: Actor) -> None:
+def test_a_throttled_response_does_not_reveal_whether_the_password_is_right(proxied: Service, carol: Actor) -> None:
     here = address()
     for _ in range(10):
         guess(proxied, here, carol.username)
@@ -92,8 +92,8 @@ def test_the_right_password_under_throttle_is_no_oracle(proxied: Service, carol:
 
 
 def test_unknown_users_are_throttled_like_others(proxied: Service) -> None:
-    here, nobody = address(), f"nobody-{secrets.token_hex(4)}"
-    assert [guess(proxied, here, nobody) for _ in range(11)] == [401] * 10 + [429]
+    here, unknown = address(), f"unknown-{secrets.token_hex(4)}"
+    assert [guess(proxied, here, unknown) for _ in range(11)] == [401] * 10 + [429]
 
 
 def test_all_spellings_of_a_name_are_counted_together(proxied: Service, carol: Actor) -> None:
@@ -102,14 +102,14 @@ def test_all_spellings_of_a_name_are_counted_together(proxied: Service, carol: A
     assert [guess(proxied, here, spelling) for spelling in spellings] == [401] * 10 + [429] * 2
 
 
-def test_guesses_at_the_same_time_are_counted_before_they_are_verified(proxied: Service, carol: Actor) -> None:
+def test_parallel_guesses_are_counted_before_verification(proxied: Service, carol: Actor) -> None:
     body = {"username": carol.username, "password": "a wrong password"}
     headers = {"X-Forwarded-For": address()}
-    answers = proxied.together(*(proxied.send("POST", "/auth", json=body, headers=headers) for _ in range(40)))
-    assert sorted(answer.status_code for answer in answers) == [401] * 10 + [429] * 30
+    responses = proxied.together(*(proxied.send("POST", "/auth", json=body, headers=headers) for _ in range(40)))
+    assert sorted(response.status_code for response in responses) == [401] * 10 + [429] * 30
 
 
-def test_every_route_that_verifies_a_password_shares_the_count(proxied: Service, carol: Actor) -> None:
+def test_all_routes_that_verify_passwords_share_the_limit(proxied: Service, carol: Actor) -> None:
     here, token = address(), carol.tokens["access_token"]
     change = {"current_password": "a wrong password", "new_password": "another good password"}
     for number in range(10):
@@ -124,10 +124,10 @@ def test_every_route_that_verifies_a_password_shares_the_count(proxied: Service,
     right = {"current_password": PASSWORD, "new_password": "another good password"}
     assert send(proxied, "/users/me/password", here, right, token).status_code == 429
     assert send(proxied, "/users/me/delete", here, {"current_password": PASSWORD}, token).status_code == 429
-    assert carol.secret_status == 200, "whoever is in stays in"
+    assert carol.secret_status == 200, "the session stays active"
 
 
-def test_a_success_resets_the_pair_and_costs_nothing(
+def test_a_successful_login_resets_the_pair_and_does_not_count(
     proxied: Service, carol: Actor, database: Database[Document]
 ) -> None:
     here = address()
@@ -135,53 +135,54 @@ def test_a_success_resets_the_pair_and_costs_nothing(
         assert [guess(proxied, here, carol.username) for _ in range(failures)] == [401] * failures
         assert log_in(proxied, here, carol.username).status_code == 200
     counts = [counter["count"] for counter in database.attempts.find({"_id": {"$regex": here}})]
-    assert counts == [14], "the address has its failures, not its successes; the pair has none"
+    assert counts == [14], "the address counts failures only, and the counter of the pair is removed"
 
 
-def test_an_address_runs_out_of_guesses_over_all_accounts(proxied: Service) -> None:
+def test_guesses_per_address_are_limited_over_all_accounts(proxied: Service) -> None:
     here = address()
-    statuses = [guess(proxied, here, f"nobody-{secrets.token_hex(4)}") for _ in range(GUESSES + 1)]
+    statuses = [guess(proxied, here, f"unknown-{secrets.token_hex(4)}") for _ in range(GUESSES + 1)]
     assert statuses == [401] * GUESSES + [429]
-    assert guess(proxied, address(), f"nobody-{secrets.token_hex(4)}") == 401
+    assert guess(proxied, address(), f"unknown-{secrets.token_hex(4)}") == 401
 
 
-def test_an_account_runs_out_of_guesses_over_all_addresses_but_not_for_its_owner(
-    proxied: Service, carol: Actor
-) -> None:
-    """At most so many an hour, and the owner logs in where she usually does."""
-    statuses = [guess(proxied, address(), carol.username) for _ in range(ELSEWHERE + 3)]
-    assert statuses == [401] * ELSEWHERE + [429] * 3
+def test_guesses_per_account_are_limited_but_usual_addresses_stay_open(proxied: Service, carol: Actor) -> None:
+    """The limit is per hour, over all addresses. The user can still log in from a usual address."""
+    statuses = [guess(proxied, address(), carol.username) for _ in range(OTHER_GUESSES + 3)]
+    assert statuses == [401] * OTHER_GUESSES + [429] * 3
     assert log_in(proxied, carol.home, carol.username).status_code == 200  # type: ignore[attr-defined]
     assert log_in(proxied, address(), carol.username).status_code == 429
 
 
-def test_where_an_owner_usually_logs_in_guesses_run_out_too(proxied: Service, carol: Actor) -> None:
-    """Over all those addresses together, and without closing the others to her; in all it is the account's limit."""
+def test_guesses_from_usual_addresses_are_limited_to_a_reserved_share(proxied: Service, carol: Actor) -> None:
+    """The share is for all usual addresses together, and does not close the others.
+
+    Both shares together are the limit of the account.
+    """
     usual = [carol.home, address(), address(), address()]  # type: ignore[attr-defined]
     assert {log_in(proxied, place, carol.username).status_code for place in usual} == {200}
-    statuses = [guess(proxied, place, carol.username) for place in islice(cycle(usual), USUAL + 2)]
-    assert statuses == [401] * USUAL + [429] * 2
+    statuses = [guess(proxied, place, carol.username) for place in islice(cycle(usual), USUAL_GUESSES + 2)]
+    assert statuses == [401] * USUAL_GUESSES + [429] * 2
     assert {log_in(proxied, place, carol.username).status_code for place in usual} == {429}
     assert log_in(proxied, address(), carol.username).status_code == 200
-    elsewhere = [guess(proxied, address(), carol.username) for _ in range(ELSEWHERE + 1)]
-    assert [*statuses, *elsewhere].count(401) == GUESSES
+    other_statuses = [guess(proxied, address(), carol.username) for _ in range(OTHER_GUESSES + 1)]
+    assert [*statuses, *other_statuses].count(401) == GUESSES
 
 
-def test_guesses_at_once_from_everywhere_are_counted_for_the_account(proxied: Service, carol: Actor) -> None:
-    """And whoever is logged in stays so, and goes on."""
+def test_parallel_guesses_from_many_addresses_count_for_the_account(proxied: Service, carol: Actor) -> None:
+    """The existing session stays active and can be refreshed."""
     body = {"username": carol.username, "password": "a wrong password"}
-    answers = proxied.together(
+    responses = proxied.together(
         *(
             proxied.send("POST", "/auth", json=body, headers={"X-Forwarded-For": address()})
-            for _ in range(2 * ELSEWHERE)
+            for _ in range(2 * OTHER_GUESSES)
         )
     )
-    assert sorted(answer.status_code for answer in answers) == [401] * ELSEWHERE + [429] * ELSEWHERE
+    assert sorted(response.status_code for response in responses) == [401] * OTHER_GUESSES + [429] * OTHER_GUESSES
     assert carol.secret_status == 200
     assert carol.refresh().status_code == 200
 
 
-def test_a_lock_is_one_accounts_only(proxied: Service, carol: Actor) -> None:
+def test_a_lock_affects_one_account_only(proxied: Service, carol: Actor) -> None:
     here, other = address(), f"dave-{secrets.token_hex(4)}"
     body = {"username": other, "password": PASSWORD}
     assert send(proxied, "/users/registration", here, body).status_code == 201
@@ -189,8 +190,11 @@ def test_a_lock_is_one_accounts_only(proxied: Service, carol: Actor) -> None:
     assert log_in(proxied, here, other).status_code == 200
 
 
-def test_one_address_cannot_use_up_an_accounts_guesses(proxied: Service, carol: Actor) -> None:
-    """What the pair's count refuses does not go into the account's, or one attacker could lock everyone out."""
+def test_one_address_cannot_exhaust_the_limit_of_an_account(proxied: Service, carol: Actor) -> None:
+    """Attempts that the pair's limit rejects do not count for the account.
+
+    Otherwise one attacker could lock the user out everywhere.
+    """
     here = address()
     for _ in range(2 * GUESSES):
         guess(proxied, here, carol.username)
@@ -198,55 +202,54 @@ def test_one_address_cannot_use_up_an_accounts_guesses(proxied: Service, carol: 
     assert log_in(proxied, address(), carol.username).status_code == 200
 
 
-def test_what_one_count_refuses_goes_into_no_other(
+def test_an_attempt_that_one_limit_rejects_does_not_count_for_others(
     proxied: Service, carol: Actor, database: Database[Document]
 ) -> None:
-    """Nothing was verified: when the account's hour is over, the right password works from the new place."""
+    """No password was verified: after the account's hour the right one is accepted from the new address."""
     for _ in range(GUESSES):
         guess(proxied, address(), carol.username)
     here = address()
     for _ in range(12):
         assert log_in(proxied, here, carol.username).status_code == 429
     assert [counter["count"] for counter in database.attempts.find({"_id": {"$regex": here}})] == [0, 0]
-    let_pass(database, 3600)
+    age_counters(database, 3600)
     assert log_in(proxied, here, carol.username).status_code == 200
 
 
-def test_a_right_password_whose_client_hangs_up_is_no_failure(
+def test_a_right_password_is_no_failure_although_the_client_disconnects(
     proxied: Service, carol: Actor, database: Database[Document]
 ) -> None:
-    """Whether it was still waiting for its turn or being verified."""
+    """The client leaves while its request waits for a hashing thread, or before or after the verification."""
     here = address()
-
     body, headers = {"username": carol.username, "password": PASSWORD}, {"X-Forwarded-For": here}
     for method, when in (("wait_for_turn", "before"), ("verify", "before"), ("verify", "after")):
-        with Held(proxied.app.ctx.passwords, method, when) as door:  # type: ignore[arg-type]
-            proxied.run(hang_up_at(door, proxied.send("POST", "/auth", json=body, headers=headers)))
+        with Held(proxied.app.ctx.passwords, method, when) as held:  # type: ignore[arg-type]
+            proxied.run(hang_up_at(held, proxied.send("POST", "/auth", json=body, headers=headers)))
     account = hashlib.sha256(carol.username.lower().encode()).hexdigest()
     counters = database.attempts.find({"_id": {"$regex": f"{here}|{account}"}})
     counts = {counter["_id"].split()[0]: counter["count"] for counter in counters}
-    assert counts == {"address": 0, "account": 0, "usual": 0}, "and the pair is forgotten"
+    assert counts == {"address": 0, "account": 0, "usual": 0}, "and the counter of the pair is removed"
 
 
-def test_what_is_taken_back_makes_no_room_in_a_later_window(
+def test_a_withdrawn_attempt_does_not_lower_the_count_of_a_later_window(
     proxied: Service, carol: Actor, database: Database[Document]
 ) -> None:
-    """Refusals cost nothing, so many of them could be on their way when a window ends."""
+    """Rejected attempts are taken back, so many of them could be in progress when a window ends."""
     here = address()
     for _ in range(10):
         guess(proxied, here, carol.username)
 
     async def story() -> httpx.Response:
-        with Held(proxied.app.ctx.throttle, "_take_back", "before") as door:
+        with Held(proxied.app.ctx.throttle, "_take_back", "before") as held:
             body, headers = {"username": carol.username, "password": "wrong words"}, {"X-Forwarded-For": here}
-            refused = asyncio.create_task(proxied.send("POST", "/auth", json=body, headers=headers))
-            await door.reached()
-            let_pass(database, 900)
+            rejected = asyncio.create_task(proxied.send("POST", "/auth", json=body, headers=headers))
+            await held.reached()
+            age_counters(database, 900)
             again = await proxied.send("POST", "/auth", json=body, headers=headers)
             assert again.status_code == 401, "a new window has begun"
-            door.let_through()
-            answer: httpx.Response = await refused
-            return answer
+            held.let_through()
+            response: httpx.Response = await rejected
+            return response
 
     assert proxied.run(story()).status_code == 429
     pair = database.attempts.find_one({"_id": {"$regex": f"^pair .* {here}$"}})
@@ -262,12 +265,12 @@ def test_registrations_are_limited_by_address(proxied: Service) -> None:
         return send(proxied, "/users/registration", here, body)
 
     assert [register().status_code for _ in range(20)] == [201] * 20
-    refused = register()
-    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_attempts")
-    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    rejected = register()
+    assert (rejected.status_code, rejected.json()["code"]) == (429, "too_many_attempts")
+    assert 1 <= int(rejected.headers["retry-after"]) <= 60
 
 
-def test_without_a_configured_proxy_no_header_tells_the_address(service: Service, alice: Actor) -> None:
+def test_without_a_configured_proxy_forwarding_headers_are_ignored(service: Service, alice: Actor) -> None:
     spoofed = {"X-Forwarded-For": "1.2.3.4", "X-Real-IP": "1.2.3.4", "Forwarded": "for=1.2.3.4"}
     body = {"username": alice.username, "password": "a wrong password"}
     statuses = [service("POST", "/auth", json=body, headers=spoofed).status_code for _ in range(11)]
@@ -275,25 +278,27 @@ def test_without_a_configured_proxy_no_header_tells_the_address(service: Service
     assert alice.get("/auth/sessions").json()["sessions"][0]["address"] == "127.0.0.1"
 
 
-def test_behind_a_proxy_only_its_own_entry_counts(proxied: Service, carol: Actor, database: Database[Document]) -> None:
-    """Entries to the left come from the client; what is no address is not believed."""
+def test_behind_a_proxy_only_the_entry_of_the_proxy_is_trusted(
+    proxied: Service, carol: Actor, database: Database[Document]
+) -> None:
+    """Entries to the left come from the client. Values that are not addresses are ignored."""
     here = address()
     for number in range(11):
         headers = f"172.16.0.{number}, <script>, {here}"
         assert guess(proxied, headers, carol.username) == (401 if number < 10 else 429)
-    let_pass(database, 900)  # other tests have failed at the proxy's own address
-    assert guess(proxied, "not an address", f"nobody-{secrets.token_hex(4)}") == 401
+    age_counters(database, 900)  # other tests had failures from the proxy's own address
+    assert guess(proxied, "not an address", f"unknown-{secrets.token_hex(4)}") == 401
 
 
 def test_an_ipv6_client_is_counted_by_its_network() -> None:
-    """Whoever has one address of a /64 has all of them."""
+    """A client that has one address of a /64 has all of them."""
     assert network("2001:db8:1:2::1") == network("2001:db8:1:2:ffff::9") == "2001:db8:1:2::/64"
     assert network("2001:db8:1:3::1") != network("2001:db8:1:2::1")
     assert network("::ffff:10.0.0.1") == network("10.0.0.1") == "10.0.0.1"
     assert network("unknown") == "unknown"
 
 
-def test_counters_leave_by_themselves(proxied: Service, carol: Actor, database: Database[Document]) -> None:
+def test_counters_are_removed_by_a_ttl_index(proxied: Service, carol: Actor, database: Database[Document]) -> None:
     guess(proxied, address(), carol.username)
     assert database.attempts.index_information()["ends_1"]["expireAfterSeconds"] == 0
     latest = database.attempts.find_one(sort=[("ends", -1)])
@@ -301,7 +306,7 @@ def test_counters_leave_by_themselves(proxied: Service, carol: Actor, database: 
     assert latest["ends"] <= datetime.now(UTC) + timedelta(hours=1)
 
 
-def test_the_limits_are_those_of_the_contract(config: Config) -> None:
+def test_the_default_limits_are_as_documented(config: Config) -> None:
     defaults = {name: field.default for name, field in type(config).model_fields.items()}
     assert defaults["LOGIN_FAILURES_PER_PAIR"] == "10/15minutes"
     assert defaults["LOGIN_FAILURES_PER_ACCOUNT"] == "100/hour"
@@ -309,16 +314,16 @@ def test_the_limits_are_those_of_the_contract(config: Config) -> None:
     assert defaults["REGISTRATIONS_PER_ADDRESS"] == "20/minute"
 
 
-def test_one_worker_may_count_in_memory(config: Config, database: Database[Document]) -> None:
+def test_a_single_worker_can_count_in_memory(config: Config, database: Database[Document]) -> None:
     before = database.attempts.count_documents({})
     with Service(config.model_copy(update={"THROTTLE_STORAGE": "memory"})) as alone:
-        nobody = {"username": f"nobody-{secrets.token_hex(4)}", "password": PASSWORD}
-        statuses = [alone("POST", "/auth", json=nobody).status_code for _ in range(11)]
+        unknown = {"username": f"unknown-{secrets.token_hex(4)}", "password": PASSWORD}
+        statuses = [alone("POST", "/auth", json=unknown).status_code for _ in range(11)]
         assert statuses == [401] * 10 + [429]
     assert database.attempts.count_documents({}) == before
 
 
-def test_a_full_queue_does_not_count_as_a_guess(
+def test_a_full_hashing_queue_does_not_count_as_a_failure(
     proxied: Service, carol: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = address()

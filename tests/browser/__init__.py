@@ -1,1 +1,1 @@
-"""What people see and do in a real browser."""
+"""Tests of the documentation page and the JavaScript example in a real browser."""

@@ -1,4 +1,4 @@
-"""The service as production runs it, and a fresh page of a real Chromium."""
+"""Fixtures that run the service with production settings and open pages in Chromium."""
 
 import os
 import shutil
@@ -14,11 +14,11 @@ from tests.conftest import Document
 from tests.serving import started
 
 WIDTH, HEIGHT = 1280, 900
-PATIENCE_MILLISECONDS = 15_000  # for a busy machine; nothing takes so long when all is well
+TIMEOUT_MILLISECONDS = 15_000  # enough for a busy machine; a passing test takes much less
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything in this folder."""
+    """Mark all tests in this folder."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.browser)
@@ -26,17 +26,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, str]:
-    """Leave production's settings as they are. A module with a fixture of this name says otherwise."""
+    """Return the settings that differ from production; a module can override this fixture."""
     return {}
 
 
 @pytest.fixture(scope="module")
 def served(mongo_uri: str, settings: dict[str, str]) -> Iterator[str]:
-    """Run the service in production's environment and give its address, such as http://127.0.0.1:8000."""
+    """Run the service with APP_ENV=production and return its URL, such as http://127.0.0.1:8000."""
     uri = f"{mongo_uri}_browser"
     variables = {
         "APP_ENV": "production",
-        "APP_DRAIN_SECONDS": "0",  # no load balancer has to notice its end
+        "APP_DRAIN_SECONDS": "0",  # there is no load balancer that must notice the stop
         **settings,
     }
     with started(uri, variables=variables) as (command, port):
@@ -51,13 +51,16 @@ def served(mongo_uri: str, settings: dict[str, str]) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Run Chromium. Its end is the module's, because until then Playwright's own event loop counts as running."""
+    """Run Chromium until the end of the module.
+
+    Not until the end of the session, because until then the event loop of Playwright counts as running.
+    """
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if not chromium:
-        pytest.fail("no Chromium on this machine: apt-get install chromium, or say where it is in CHROMIUM", False)
+        pytest.fail("Chromium is not installed: apt-get install chromium, or set CHROMIUM to its path", False)
     options = ["--disable-background-networking"]
     if os.geteuid() == 0:
-        options.append("--no-sandbox")  # which root cannot have
+        options.append("--no-sandbox")  # root cannot use the sandbox
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=options)
         yield browser
@@ -66,8 +69,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """Open a page that shares nothing with earlier ones."""
+    """Open a page in a new browser context."""
     context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, locale="en-GB", color_scheme="light")
-    context.set_default_timeout(PATIENCE_MILLISECONDS)
+    context.set_default_timeout(TIMEOUT_MILLISECONDS)
     yield context.new_page()
     context.close()

@@ -1,1 +1,1 @@
-"""What several machines do together: three databases, three services, a load balancer, and any of them is lost."""
+"""Tests of three databases, three services and a load balancer, during failures of any of them."""

@@ -1,4 +1,4 @@
-"""Prometheus's own tool on the alerts that are shipped: they fire when they should, and only then."""
+"""Tests with promtool: the Prometheus configuration is valid, and each alert fires only under its condition."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ MONITORING = CHECKOUT / "deploy" / "monitoring"
     [["check", "config", "prometheus.yml"], ["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]],
     ids=" ".join,
 )
-def test_promtool_has_nothing_against_them(arguments: list[str]) -> None:
+def test_promtool_accepts_the_configuration_and_the_alerting_rules(arguments: list[str]) -> None:
     promtool = shutil.which("promtool")
-    assert promtool, "no promtool on this machine: apt-get install prometheus"
+    assert promtool, "promtool is not installed: apt-get install prometheus"
     subprocess.run([promtool, *arguments], cwd=MONITORING, check=True, timeout=60)

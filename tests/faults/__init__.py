@@ -1,1 +1,1 @@
-"""What the service does while the things that it stands on fail."""
+"""Fault injection: tests of the service while its database, processes, clocks or clients fail."""

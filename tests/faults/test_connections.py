@@ -1,4 +1,4 @@
-"""Thousands of connections, clients that dawdle or send too much: the others notice nothing, and memory stays."""
+"""Tests with idle, slow and oversized requests: other clients are not delayed, and memory does not grow."""
 
 import json
 import resource
@@ -16,11 +16,11 @@ from tests.faults.conftest import Server
 from tests.faults.test_processes import Note, serving
 from tests.processes import until
 
-IDLE = 5000
-SLOW = 200
+IDLE_CONNECTIONS = 5000
+SLOW_CONNECTIONS = 200
 ARRIVAL_SECONDS = 3
-SILENCE_SECONDS = 2  # the other timeouts here, which are looked after every second
-LATE_SECONDS = ARRIVAL_SECONDS + 2 + 1  # two looks, and something for a busy machine
+SILENCE_SECONDS = 2  # REQUEST_TIMEOUT here; the server checks the time limits every second
+LATE_SECONDS = ARRIVAL_SECONDS + 2 + 1  # two checks, and a margin for a busy machine
 SAMPLES = 300
 ROUNDS = 5
 BODY_LIMIT = 1_000_000
@@ -32,9 +32,9 @@ BODY_DRIP = f'{POST}Content-Length: 1000\r\n\r\n{{"username": "'.encode()
 
 @pytest.fixture(scope="module")
 def server(mongo_uri: str) -> Iterator[Server]:
-    """Give two workers that are strict about time."""
+    """Run two workers with short time limits."""
     with (
-        more_files(),
+        more_open_files(),
         serving(
             mongo_uri,
             REQUEST_TIMEOUT=str(SILENCE_SECONDS),
@@ -47,8 +47,8 @@ def server(mongo_uri: str) -> Iterator[Server]:
 
 
 @contextmanager
-def more_files() -> Iterator[None]:
-    """Let this process, and those that it starts, have as many connections as they may."""
+def more_open_files() -> Iterator[None]:
+    """Raise the limit of open files, and so of connections, for this process and its children."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
     yield
@@ -61,118 +61,118 @@ def connect(server: Server) -> socket.socket:
 
 
 def send(server: Server, request: bytes) -> bytes:
-    """Send this on a connection of its own and return all that comes back until the server hangs up."""
+    """Send this on a new connection and return everything until the server closes it."""
     with connect(server) as connection:
-        with suppress(BrokenPipeError, ConnectionResetError):  # it has been refused before its end
+        with suppress(BrokenPipeError, ConnectionResetError):  # the server rejected the request before its end
             connection.sendall(request)
         return read(connection)
 
 
 def read(connection: socket.socket) -> bytes:
-    """Return all that comes until the server hangs up."""
-    answer = b""
-    with suppress(ConnectionResetError):  # of what it did not read; its answer has come before
+    """Return everything until the server closes the connection."""
+    response = b""
+    with suppress(ConnectionResetError):  # because of unread data; the response arrived before
         while piece := connection.recv(65536):
-            answer += piece
-    return answer
+            response += piece
+    return response
 
 
-def status(answer: bytes) -> int:
-    """Return the status of an answer."""
-    return int(answer.split(b" ", 2)[1])
+def status(response: bytes) -> int:
+    """Return the status of a response."""
+    return int(response.split(b" ", 2)[1])
 
 
 def p99(server: Server) -> float:
-    """Return within how many seconds 99 % of requests are answered now."""
-    took = []
+    """Return the 99th percentile of the response times in seconds."""
+    durations = []
     with httpx.Client(base_url=server.url, trust_env=False) as client:
         for _ in range(SAMPLES):
             began = time.monotonic()
             assert client.get("/tests/hello").status_code == 200
-            took.append(time.monotonic() - began)
-    return statistics.quantiles(took, n=100)[-1]
+            durations.append(time.monotonic() - began)
+    return statistics.quantiles(durations, n=100)[-1]
 
 
 def typical_p99(server: Server) -> float:
-    """Return the median of several, since a pause of the machine makes any one of them."""
+    """Return the median of several 99th percentiles, because a pause of the machine can dominate a single one."""
     return statistics.median(p99(server) for _ in range(ROUNDS))
 
 
 def megabytes(server: Server) -> int:
-    """Return what both workers hold in memory."""
+    """Return the resident memory of both workers in megabytes."""
     processes = [one.pid for one in server.workers]
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 for pid in processes) // 1_000_000
 
 
-def test_thousands_of_idle_connections_disturb_nobody(mongo_uri: str, note: Note) -> None:
-    """With the timeouts that the service comes with."""
-    with more_files(), serving(mongo_uri) as server, ExitStack() as open_ones:
+def test_thousands_of_idle_connections_do_not_delay_other_requests(mongo_uri: str, note: Note) -> None:
+    """With the default timeouts of the service."""
+    with more_open_files(), serving(mongo_uri) as server, ExitStack() as opened:
         before, memory = typical_p99(server), megabytes(server)
         began = time.monotonic()
-        for number in range(IDLE):
-            connection = open_ones.enter_context(connect(server))
+        for number in range(IDLE_CONNECTIONS):
+            connection = opened.enter_context(connect(server))
             if number % 2:
-                connection.sendall(HELLO)  # one that has asked something, and keeps its connection
-        opened, meanwhile, more = time.monotonic() - began, typical_p99(server), megabytes(server)
+                connection.sendall(HELLO)  # an idle persistent connection after a request
+        seconds, during, memory_during = time.monotonic() - began, typical_p99(server), megabytes(server)
         note(
-            f"{IDLE} opened in {opened:.1f} s; p99 of hello {1000 * before:.2f} ms before, {1000 * meanwhile:.2f} ms "
-            f"with them, {meanwhile / before:.2f} times; memory {memory} MB, {more} MB"
+            f"{IDLE_CONNECTIONS} opened in {seconds:.1f} s; p99 of hello {1000 * before:.2f} ms before, "
+            f"{1000 * during:.2f} ms with them, {during / before:.2f} times; memory {memory} MB, {memory_during} MB"
         )
-    assert meanwhile < 2 * before + 0.002, "seconds; the rest is for a busy machine"
-    assert more - memory < IDLE * 0.03, "30 kB for each"
+    assert during < 2 * before + 0.002, "seconds; 0.002 is a margin for a busy machine"
+    assert memory_during - memory < IDLE_CONNECTIONS * 0.03, "30 kB for each connection"
 
 
 @pytest.mark.parametrize("beginning", [HEADER_DRIP, BODY_DRIP], ids=["header", "body"])
-def test_whoever_drips_a_request_is_cut_off_and_disturbs_nobody(server: Server, note: Note, beginning: bytes) -> None:
-    """Sanic alone would wait for as long as a byte comes now and then."""
+def test_slow_requests_are_closed_without_delaying_others(server: Server, note: Note, beginning: bytes) -> None:
+    """Sanic itself would wait as long as the client sends a byte from time to time."""
     before = typical_p99(server)
-    with ExitStack() as open_ones:
-        slow = [open_ones.enter_context(connect(server)) for _ in range(SLOW)]
-        began, meanwhile, ends = time.monotonic(), list[float](), []
+    with ExitStack() as opened:
+        slow = [opened.enter_context(connect(server)) for _ in range(SLOW_CONNECTIONS)]
+        began, during, ends = time.monotonic(), list[float](), []
         for connection in slow:
             connection.sendall(beginning)
         while slow and time.monotonic() - began < 3 * LATE_SECONDS:
-            meanwhile.append(p99(server))
-            still = [connection for connection in slow if drip(connection)]
-            ends += [time.monotonic() - began] * (len(slow) - len(still))
-            slow = still
+            during.append(p99(server))
+            still_open = [connection for connection in slow if drip(connection)]
+            ends += [time.monotonic() - began] * (len(slow) - len(still_open))
+            slow = still_open
             time.sleep(0.3)
     note(
-        f"{SLOW} cut off after {min(ends):.1f} to {max(ends):.1f} s of {ARRIVAL_SECONDS}; "
-        f"p99 of hello {1000 * before:.2f} ms before, {1000 * statistics.median(meanwhile):.2f} ms with them, "
-        f"{statistics.median(meanwhile) / before:.2f} times"
+        f"{SLOW_CONNECTIONS} closed after {min(ends):.1f} to {max(ends):.1f} s of {ARRIVAL_SECONDS}; "
+        f"p99 of hello {1000 * before:.2f} ms before, {1000 * statistics.median(during):.2f} ms with them, "
+        f"{statistics.median(during) / before:.2f} times"
     )
     assert not slow
     assert min(ends) > ARRIVAL_SECONDS - 0.5
     assert max(ends) < LATE_SECONDS + 1
-    assert statistics.median(meanwhile) < 2 * before + 0.002
+    assert statistics.median(during) < 2 * before + 0.002
 
 
 def drip(connection: socket.socket) -> bool:
-    """Send one byte more, and tell whether the server is still patient; its last word is 408."""
+    """Send another byte and return whether the connection is open; before closing it, the server sends 408."""
     connection.setblocking(False)
     try:
-        answer = connection.recv(65536)
+        response = connection.recv(65536)
     except BlockingIOError:
         connection.sendall(b"x")
         return True
-    assert status(answer) == 408, answer
+    assert status(response) == 408, response
     return False
 
 
 @pytest.mark.parametrize(
-    ("beginning", "refusal"),
+    ("beginning", "expected"),
     [(b"GET /tests/hello HT", 408), (BODY_DRIP, 408)],
     ids=["header", "body"],
 )
-def test_whoever_falls_silent_is_cut_off(server: Server, beginning: bytes, refusal: int) -> None:
+def test_requests_that_stop_arriving_are_closed_with_408(server: Server, beginning: bytes, expected: int) -> None:
     began = time.monotonic()
-    assert status(send(server, beginning)) == refusal
+    assert status(send(server, beginning)) == expected
     assert time.monotonic() - began < LATE_SECONDS
 
 
-def test_whoever_is_quick_is_not_cut_off_on_a_connection_that_lasts(server: Server) -> None:
-    """The limit is of each request, and not of the connection."""
+def test_the_request_time_limit_does_not_close_persistent_connections(server: Server) -> None:
+    """The limit applies to each request, not to the connection."""
     with httpx.Client(base_url=server.url, trust_env=False) as client:
         connections = set()
         for _ in range(LATE_SECONDS * 2):
@@ -184,16 +184,16 @@ def test_whoever_is_quick_is_not_cut_off_on_a_connection_that_lasts(server: Serv
 
 
 def body(text: bytes) -> bytes:
-    """Return a request to log in with this body."""
+    """Return a login request with this body."""
     return f"{POST}Connection: close\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text
 
 
 def endless_chunks() -> bytes:
-    """Return the beginning of a body that says of each piece that there is more."""
+    """Return a request with a chunked body that has no last chunk."""
     return f"{POST}Transfer-Encoding: chunked\r\n\r\n".encode() + b"2710\r\n" + (b"x" * 10_000 + b"\r\n2710\r\n") * 200
 
 
-TOO_MUCH: dict[str, tuple[Callable[[], bytes], set[int]]] = {
+OVERSIZED: dict[str, tuple[Callable[[], bytes], set[int]]] = {
     "a body above the limit": (lambda: body(b"x" * (BODY_LIMIT + 1)), {413}),
     "a header above the limit": (lambda: HELLO[:-2] + b"X-Long: " + b"x" * 20_000 + b"\r\n\r\n", {413}),
     "thousands of headers": (lambda: HELLO[:-2] + b"X: y\r\n" * 4000 + b"\r\n", {413}),
@@ -207,36 +207,36 @@ TOO_MUCH: dict[str, tuple[Callable[[], bytes], set[int]]] = {
 }
 
 
-@pytest.mark.parametrize("what", TOO_MUCH)
+@pytest.mark.parametrize("what", OVERSIZED)
 @pytest.mark.quick
-def test_too_much_is_refused_and_leaves_no_trace_in_memory(server: Server, note: Note, what: str) -> None:
-    """In a short answer, again and again."""
-    make, refusals = TOO_MUCH[what]
+def test_oversized_requests_are_rejected_and_do_not_increase_memory(server: Server, note: Note, what: str) -> None:
+    """With a short response, also for repeated requests."""
+    make, expected = OVERSIZED[what]
     request = make()
-    for _ in range(10):  # memory that is used once stays with the process
+    for _ in range(10):  # a process keeps memory that it has used once
         send(server, request)
     before, began = megabytes(server), time.monotonic()
-    answers = [send(server, request) for _ in range(50)]
-    took, after = (time.monotonic() - began) / len(answers), megabytes(server)
+    responses = [send(server, request) for _ in range(50)]
+    seconds, after = (time.monotonic() - began) / len(responses), megabytes(server)
     note(
-        f"{status(answers[0])} after {1000 * took:.1f} ms, {len(answers[0])} bytes; "
+        f"{status(responses[0])} after {1000 * seconds:.1f} ms, {len(responses[0])} bytes; "
         f"{before} MB before, {after} MB after"
     )
-    assert {status(answer) for answer in answers} <= refusals
-    assert max(map(len, answers)) < 10_000
+    assert {status(response) for response in responses} <= expected
+    assert max(map(len, responses)) < 10_000
     assert after - before < 20
 
 
 @pytest.mark.quick
-def test_a_thousand_requests_at_once_are_answered_in_their_order(server: Server) -> None:
+def test_a_thousand_pipelined_requests_are_answered_in_order(server: Server) -> None:
     paths = [f"/nowhere/{number}" if number % 10 == 9 else "/tests/hello" for number in range(1000)]
     requests = [HELLO.replace(b"/tests/hello", path.encode()) for path in paths]
     requests[-1] = requests[-1][:-2] + b"Connection: close\r\n\r\n"
-    answers = send(server, b"".join(requests)).split(b"HTTP/1.1 ")[1:]
-    assert [int(answer[:3]) for answer in answers] == [200 if path == "/tests/hello" else 404 for path in paths]
+    responses = send(server, b"".join(requests)).split(b"HTTP/1.1 ")[1:]
+    assert [int(response[:3]) for response in responses] == [200 if path == "/tests/hello" else 404 for path in paths]
 
 
-def test_afterwards_both_workers_serve(server: Server) -> None:
-    """The module's last test."""
+def test_both_workers_are_ready_afterwards(server: Server) -> None:
+    """Run as the last test of the module."""
     until(server.ready, "readiness")
     assert "is replaced" not in server.command.output

@@ -1,4 +1,4 @@
-"""Processes are killed, told to stop under load or while they start, or cannot start; the others go on or all end."""
+"""Tests with processes that are killed, stopped under load, stopped during startup, or cannot start."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.conftest import PASSWORD
-from tests.faults.conftest import STARTED, Server
+from tests.faults.conftest import READY_LINE, Server
 from tests.processes import running, until
 from tests.serving import CHECKOUT, SANIC, environment, started
 from tests.test_workers import Connection
@@ -23,17 +23,17 @@ from tools.local_mongo import free_port
 
 DRAIN_SECONDS = 2
 LONG_DRAIN_SECONDS = 22
-CLIENTS = 40
-REPLACED_SECONDS = 5
+LOAD_CLIENTS = 40
+REPLACEMENT_SECONDS = 5
 NO_LIMITS = {f"LOGIN_FAILURES_PER_{what}": "1000000/hour" for what in ("PAIR", "ACCOUNT", "ADDRESS")}
-REPLACED = re.compile(r"ended with exit code -9 and is replaced")
+REPLACEMENT_LINE = re.compile(r"ended with exit code -9 and is replaced")
 
 Note = Callable[[str], None]
 
 
 @contextmanager
 def starting(mongo_uri: str, *options: str, port: int = 0, **settings: str) -> Iterator[Server]:
-    """Start two workers, unless the options want otherwise, and wait for nothing."""
+    """Start two workers, or those of the options, and do not wait."""
     variables = {f"APP_{name}": value for name, value in settings.items()}
     options = ("--no-motd", *(options or ("--workers=2",)))
     with started(mongo_uri, *options, port=port, variables=variables) as (command, port):
@@ -42,36 +42,36 @@ def starting(mongo_uri: str, *options: str, port: int = 0, **settings: str) -> I
 
 @contextmanager
 def serving(mongo_uri: str, *options: str, **settings: str) -> Iterator[Server]:
-    """Have two workers ready."""
+    """Start two workers, or those of the options, and wait until they are ready."""
     with starting(mongo_uri, *options, port=free_port(), **settings) as server:
         number = 1 if "--single-process" in options else 2
-        until(lambda: len(ready_workers(server)) == number, "the start of every worker")
+        until(lambda: len(ready_workers(server)) == number, "every worker is ready")
         server.command.wait_for(f"{server.url}/health/ready")
         yield server
 
 
 def ready_workers(server: Server) -> list[int]:
-    """List the pids that have said so, in their order."""
-    return [int(pid) for pid in STARTED.findall(server.command.output)]
+    """Return the pids of all workers that have reported ready, in that order."""
+    return [int(pid) for pid in READY_LINE.findall(server.command.output)]
 
 
-def gone(server: Server) -> None:
-    """Fail unless everything ends and nobody listens."""
+def assert_ended(server: Server) -> None:
+    """Fail unless every process ends and the port is closed."""
     until(lambda: not server.command.family(), "the end of every process", seconds=10)
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", int(server.url.rpartition(":")[2]))) != 0
 
 
 class Client:
-    """A client on a connection of its own that it keeps as long as the server does."""
+    """A client with one connection, which it keeps until the server closes it."""
 
     def __init__(self, server: Server, *, new_connections: bool = True) -> None:
         self.statuses: Counter[int | str] = Counter()
         self._http = httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20)
-        self._new_connections = new_connections
+        self._reconnects = new_connections
 
-    async def ask(self, method: str = "GET", path: str = "/tests/hello", **options: object) -> bool:
-        """Send one request, write down what came back, and tell whether the connection stays."""
+    async def send(self, method: str = "GET", path: str = "/tests/hello", **options: object) -> bool:
+        """Send one request, record its result, and return whether to send another."""
         try:
             response = await self._http.request(method, path, **options)  # type: ignore[arg-type]
         except httpx.ConnectError:
@@ -81,37 +81,37 @@ class Client:
             self.statuses[type(error).__name__] += 1
             return False
         self.statuses[response.status_code] += 1
-        return self._new_connections or response.headers["connection"] != "close"
+        return self._reconnects or response.headers["connection"] != "close"
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         await self._http.aclose()
 
 
 @pytest.mark.quick
-def test_a_killed_worker_is_replaced_and_the_other_serves_on(mongo_uri: str, note: Note) -> None:
-    """Twice, because the replacement is a worker like any other."""
+def test_a_killed_worker_is_replaced_while_the_other_serves(mongo_uri: str, note: Note) -> None:
+    """Twice, because a replacement must also be replaced."""
     with serving(mongo_uri) as server, ExitStack() as connections:
         for _ in range(2):
             known = ready_workers(server)
-            here = connections.enter_context(closing(connect(server)))
-            there = connections.enter_context(closing(connect(server, besides=here.worker)))
-            began, asked = time.monotonic(), 0
-            kill(there.worker)
+            surviving = connections.enter_context(closing(connect(server)))
+            killed = connections.enter_context(closing(connect(server, other_than=surviving.worker)))
+            began, requests = time.monotonic(), 0
+            kill(killed.worker)
             while len(ready_workers(server)) == len(known):
-                assert time.monotonic() - began < REPLACED_SECONDS
-                assert here("GET", "/tests/hello").status_code == 200
+                assert time.monotonic() - began < REPLACEMENT_SECONDS
+                assert surviving("GET", "/tests/hello").status_code == 200
                 assert server.get("/tests/hello").status_code == 200, "on a new connection"
-                asked += 2
-            note(f"replaced after {time.monotonic() - began:.1f} s; {asked} requests meanwhile, all answered")
+                requests += 2
+            note(f"replaced after {time.monotonic() - began:.1f} s; {requests} requests in this time, all successful")
             server.command.wait_for(f"{server.url}/health/ready")
-        assert len(REPLACED.findall(server.command.output)) == 2, "one line for each"
+        assert len(REPLACEMENT_LINE.findall(server.command.output)) == 2, "one line for each replacement"
 
 
-def connect(server: Server, *, besides: int | None = None) -> Connection:
-    """Connect to a worker, besides the one that is connected to already."""
+def connect(server: Server, *, other_than: int | None = None) -> Connection:
+    """Connect to a worker other than the one with this pid."""
     port = int(server.url.rpartition(":")[2])
-    while (connection := Connection(server.command, port)).worker == besides:
+    while (connection := Connection(server.command, port)).worker == other_than:
         connection.close()
     return connection
 
@@ -120,70 +120,75 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def test_a_worker_that_is_told_to_end_is_replaced(mongo_uri: str) -> None:
+def test_a_worker_that_receives_sigterm_is_replaced(mongo_uri: str) -> None:
     with serving(mongo_uri) as server:
         os.kill(ready_workers(server)[0], signal.SIGTERM)
-        until(lambda: len(ready_workers(server)) == 3, "a new worker", seconds=REPLACED_SECONDS)
+        until(lambda: len(ready_workers(server)) == 3, "a replacement worker", seconds=REPLACEMENT_SECONDS)
         server.command.wait_for(f"{server.url}/health/ready")
         assert "Traceback" not in server.command.output
 
 
 @pytest.mark.parametrize("options", [("--workers=2",), ("--single-process",)], ids=lambda options: options[0])
 @pytest.mark.parametrize("group", [False, True], ids=["main", "group"])
-def test_a_stop_under_load_answers_everybody(mongo_uri: str, options: tuple[str], note: Note, *, group: bool) -> None:
-    """Not ready at once, serving on while the load balancer notices, and then out, whoever was told."""
+def test_a_stop_under_load_answers_every_request(
+    mongo_uri: str, options: tuple[str], note: Note, *, group: bool
+) -> None:
+    """The service is not ready immediately, serves until the load balancer has noticed, and then ends.
+
+    The signal goes to the main process or to the process group.
+    """
     if group and options[0] == "--single-process":
-        pytest.skip("it is the group")
+        pytest.skip("a single process is the whole process group")
     with serving(mongo_uri, *options, DRAIN_SECONDS=str(DRAIN_SECONDS), **NO_LIMITS) as server:
         statuses, unready = asyncio.run(stop_under_load(server, group=group))
         began = time.monotonic()
         assert server.command.wait() == 0, server.command.output
-        note(f"{dict(statuses)}; not ready after {unready:.2f} s; gone {time.monotonic() - began:.2f} s after the last")
+        note(f"{dict(statuses)}; not ready after {unready:.2f} s; ended {time.monotonic() - began:.2f} s later")
         assert "Traceback" not in server.command.output, server.command.output
-        gone(server)
+        assert_ended(server)
     assert unready < 0.5
     assert set(statuses) <= {200, 401}
 
 
 async def stop_under_load(server: Server, *, group: bool) -> tuple[Counter[int | str], float]:
-    """Tell the service to stop amid quick and slow requests; return all answers, and when it was not ready."""
-    over = asyncio.Event()
-    clients = [Client(server, new_connections=False) for _ in range(CLIENTS)]
+    """Send SIGTERM during fast and slow requests; return all statuses and the seconds until readiness was 503."""
+    noticed = asyncio.Event()
+    clients = [Client(server, new_connections=False) for _ in range(LOAD_CLIENTS)]
 
-    async def again(client: Client, number: int) -> None:
-        if number % 8 == 0:  # passwords are slow; these wait for each other beyond the signal
-            body = {"username": f"nobody-{number}", "password": PASSWORD}
-            while await client.ask("POST", "/auth", json=body):
+    async def repeat(client: Client, number: int) -> None:
+        if number % 8 == 0:  # password hashing is slow; these requests are queued when the signal arrives
+            body = {"username": f"unknown-{number}", "password": PASSWORD}
+            while await client.send("POST", "/auth", json=body):
                 pass
             return
-        while await client.ask():
+        while await client.send():
             pass
 
-    async def arrive() -> Client:
-        """Come anew until the load balancer has noticed."""
+    async def keep_connecting() -> Client:
+        """Open new connections until the load balancer would have noticed the stop."""
         client = Client(server)
-        while not over.is_set():
-            await client.ask()
+        while not noticed.is_set():
+            await client.send()
         return client
 
-    tasks = [asyncio.create_task(again(client, number)) for number, client in enumerate(clients)]
-    newcomer = asyncio.create_task(arrive())
+    tasks = [asyncio.create_task(repeat(client, number)) for number, client in enumerate(clients)]
+    new_connections = asyncio.create_task(keep_connecting())
     await asyncio.sleep(1)
     began = time.monotonic()
     (os.killpg if group else os.kill)(server.command.pid, signal.SIGTERM)
-    await asyncio.to_thread(until, lambda: server.get("/health/ready").status_code == 503, "word of it")
+    await asyncio.to_thread(until, lambda: server.get("/health/ready").status_code == 503, "503 from readiness")
     unready = time.monotonic() - began
     await asyncio.sleep(DRAIN_SECONDS / 2)
-    over.set()
+    noticed.set()
     await asyncio.gather(*tasks)
-    clients.append(await newcomer)
+    clients.append(await new_connections)
     for client in clients:
         await client.close()
     return sum((client.statuses for client in clients), Counter[int | str]()), unready
 
 
-def test_a_long_drain_is_kept(mongo_uri: str) -> None:
-    """Sanic alone would have given up after twenty seconds, and ended its workers without asking."""
+def test_a_drain_time_above_twenty_seconds_is_observed(mongo_uri: str) -> None:
+    """Sanic itself would kill its workers after twenty seconds."""
     with serving(mongo_uri, DRAIN_SECONDS=str(LONG_DRAIN_SECONDS)) as server:
         began = time.monotonic()
         server.command.send(signal.SIGTERM)
@@ -192,46 +197,46 @@ def test_a_long_drain_is_kept(mongo_uri: str) -> None:
             time.sleep(0.2)
         assert server.command.wait() == 0
         assert "Traceback" not in server.command.output, server.command.output
-        gone(server)
+        assert_ended(server)
 
 
 @pytest.mark.quick
-def test_killed_without_a_word_the_main_process_leaves_nobody(mongo_uri: str) -> None:
-    """Not even for the drain time: whoever starts it again needs the port."""
+def test_no_process_survives_a_killed_main_process(mongo_uri: str) -> None:
+    """Not even during the drain time, because a restart needs the port."""
     with serving(mongo_uri, DRAIN_SECONDS="30") as server:
         family = server.command.family()
-        assert len(family) >= 4, "the workers, and what holds their states"
+        assert len(family) >= 4, "the workers and the process with their shared state are running"
         server.command.send(signal.SIGKILL)
-        gone(server)
+        assert_ended(server)
 
 
-def test_without_the_process_that_holds_their_states_the_workers_finish_and_end(mongo_uri: str) -> None:
-    """Nobody could replace them any more; whoever supervises the service starts it anew."""
+def test_workers_drain_and_end_if_the_shared_state_process_is_killed(mongo_uri: str) -> None:
+    """The main process can no longer replace workers; it ends so that a supervisor restarts the service."""
     with serving(mongo_uri, DRAIN_SECONDS=str(DRAIN_SECONDS)) as server:
         known = {server.command.pid, *ready_workers(server)}
-        (holder,) = (one for one in server.command.family() if one.pid not in known and "spawn_main" in one.command)
+        (manager,) = (one for one in server.command.family() if one.pid not in known and "spawn_main" in one.command)
         began = time.monotonic()
-        kill(holder.pid)
-        until(lambda: server.get("/health/ready").status_code == 503, "word of it", seconds=1)
+        kill(manager.pid)
+        until(lambda: server.get("/health/ready").status_code == 503, "503 from readiness", seconds=1)
         while time.monotonic() - began < DRAIN_SECONDS - 0.5:
             assert server.get("/tests/hello").status_code == 200
         assert server.command.wait() == 1
         assert "Traceback" not in server.command.output, server.command.output
-        gone(server)
+        assert_ended(server)
 
 
-def test_told_to_stop_while_it_starts_it_ends(mongo_uri: str) -> None:
-    """At whatever moment: Sanic would wait for workers that it has ended itself."""
+def test_sigterm_during_startup_ends_the_service(mongo_uri: str) -> None:
+    """At any moment; Sanic itself would wait for workers that it has already ended."""
     for moment in (0.4, 0.8, 1.0, 1.2, 1.4):
         with starting(mongo_uri) as server:
             time.sleep(moment)
             server.command.send(signal.SIGTERM)
             server.command.wait()
             assert "Traceback" not in server.command.output, server.command.output
-            gone(server)
+            assert_ended(server)
 
 
-def test_told_to_stop_while_a_worker_is_replaced_it_ends(mongo_uri: str) -> None:
+def test_sigterm_during_a_worker_replacement_ends_the_service(mongo_uri: str) -> None:
     for moment in (0.1, 0.3, 0.6):
         with serving(mongo_uri) as server:
             kill(ready_workers(server)[0])
@@ -239,26 +244,26 @@ def test_told_to_stop_while_a_worker_is_replaced_it_ends(mongo_uri: str) -> None
             server.command.send(signal.SIGTERM)
             assert server.command.wait() == 0, server.command.output
             assert "Traceback" not in server.command.output, server.command.output
-            gone(server)
+            assert_ended(server)
 
 
-def test_a_worker_that_hangs_is_killed_when_the_grace_is_over(mongo_uri: str) -> None:
+def test_a_worker_that_hangs_is_killed_after_the_graceful_shutdown_timeout(mongo_uri: str) -> None:
     with serving(mongo_uri, GRACEFUL_SHUTDOWN_TIMEOUT="1") as server:
         os.kill(ready_workers(server)[0], signal.SIGSTOP)
         server.command.send(signal.SIGTERM)
         assert server.command.wait() == 1
-        gone(server)
+        assert_ended(server)
 
 
 @pytest.mark.quick
-def test_a_worker_that_cannot_start_ends_the_service_and_not_its_caller(mongo_uri: str, tmp_path: Path) -> None:
-    """A script that starts it, in the same process group, reads the exit code."""
+def test_a_worker_that_cannot_start_ends_the_service_but_not_its_caller(mongo_uri: str, tmp_path: Path) -> None:
+    """A script that starts the service in the same process group reads its exit code."""
     broken = tmp_path / "broken.py"
     broken.write_text(
         "import multiprocessing\nfrom app import create_app\n"
-        "def app(args=None):\n    made = create_app(args)\n"
-        "    @made.before_server_start\n    async def fail(app):\n        raise RuntimeError('on purpose')\n"
-        "    return made\n"
+        "def app(args=None):\n    created = create_app(args)\n"
+        "    @created.before_server_start\n    async def fail(app):\n        raise RuntimeError('deliberate error')\n"
+        "    return created\n"
     )
     port = free_port()
     script = f'"{SANIC}" broken:app --workers=2 --port={port} --no-motd; echo "exit code $?"'
@@ -270,7 +275,7 @@ def test_a_worker_that_cannot_start_ends_the_service_and_not_its_caller(mongo_ur
 
 
 @pytest.mark.quick
-def test_a_port_that_is_taken_is_one_line(mongo_uri: str) -> None:
+def test_a_port_in_use_is_reported_in_one_line(mongo_uri: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, starting(mongo_uri, port=taken.getsockname()[1]) as second:
         assert second.command.wait() == 1
         (line,) = second.command.output.splitlines()

@@ -1,6 +1,7 @@
-"""Properties: what holds for every input, and in whichever order things happen.
+"""Property-based tests: properties that are true for all inputs and all orders of events.
 
-PROPERTY_EXAMPLES is how many inputs a property gets; without it few enough to wait for, and the same in every run.
+The environment variable PROPERTY_EXAMPLES is the number of inputs per property. The default is small and every run uses
+the same inputs.
 """
 
 import os
@@ -9,6 +10,6 @@ from hypothesis import settings
 
 
 def repeatable(examples: int) -> settings:
-    """Give so many examples unless PROPERTY_EXAMPLES asks for another number; each run has the same ones."""
+    """Return settings for so many examples, or PROPERTY_EXAMPLES; every run uses the same examples."""
     number = int(os.environ.get("PROPERTY_EXAMPLES", examples))
     return settings(max_examples=number, derandomize=True, database=None, deadline=None)
