@@ -20,13 +20,15 @@ from app.security import sanic_jwt_adapter
 from app.server import supervisor
 from app.views import auth, hello, operations, users
 from config import Config, ConfigurationError, load
+from config.product import NAME
 
-NAME = "sanic_api_demo"
 VIEWS = (hello, auth, users, operations)
 
 
-def create_app(args: object = None, *, config: Config | None = None) -> App:
-    """Make the service. `args` comes from Sanic's command line.
+def create_app(args: object = None, *, config: Config | None = None, name: str = NAME) -> App:
+    """Make the service.
+
+    `args` comes from Sanic's command line. Each app of a process needs a `name` of its own.
 
     Exits with a message if the settings do not allow a start: for an exception Sanic would show a traceback, and exit
     with the code of success.
@@ -36,7 +38,7 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None
     app: App = Sanic(
-        NAME,
+        name,
         config=_sanic_config(config),
         ctx=Context(),
         error_handler=ProblemHandler(refusal),
@@ -58,6 +60,7 @@ def create_app(args: object = None, *, config: Config | None = None) -> App:
 
     @app.before_server_start
     async def start(app: App) -> None:
+        _refuse_asgi(app)
         await app.ctx.open(config)
 
     @app.after_server_stop
@@ -82,10 +85,23 @@ def _check(config: Config) -> None:
     Exits with a message if not.
     """
     reason = startup_error(
-        config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS, inspect=user_store.startup_error
+        config.MONGO_URI,
+        default_name=NAME,
+        timeout_seconds=config.MONGO_TIMEOUT_SECONDS,
+        inspect=user_store.startup_error,
     )
     if reason:
         raise SystemExit(str(ConfigurationError([f"MONGO_URI: {reason}"])))
+
+
+def _refuse_asgi(app: App) -> None:
+    """Refuse to start under another server, where promises would vanish silently. Raises RuntimeError.
+
+    Headers such as no-store, request ids, metrics, the access log and the limits on slow requests and framing are part
+    of app/server. The test client for ASGI is an exception.
+    """
+    if app.asgi and not Sanic.test_mode:
+        raise RuntimeError("this service runs on Sanic's own server only: sanic app:create_app --workers=2")
 
 
 def _sanic_config(config: Config) -> SanicConfig:

@@ -31,6 +31,7 @@ from app.security.refresh_tokens import RefreshTokens
 from app.security.revocations import Revocations
 from app.security.throttle import Limits, Throttle
 from config import Config
+from config.product import NAME, SLUG
 
 
 class Context:
@@ -60,6 +61,7 @@ class Context:
         """
         self._open_stores(config)
         self._open_services(config)
+        await self.passwords.prepare()
         await _attempt(self.database.prepare, self.revocations.catch_up)
         self._background = [
             asyncio.create_task(repeat(task, seconds=config.REVOCATION_POLL_SECONDS, name=name))
@@ -80,7 +82,10 @@ class Context:
 
     def _open_stores(self, config: Config) -> None:
         self.database = Database(
-            config.MONGO_URI, timeout_seconds=config.MONGO_TIMEOUT_SECONDS, request_context=current_context
+            config.MONGO_URI,
+            default_name=NAME,
+            timeout_seconds=config.MONGO_TIMEOUT_SECONDS,
+            request_context=current_context,
         )
         self.users = Users(self.database.collection("users", users.INDEXES), self.database.lock("administrators"))
         self.sessions = Sessions(
@@ -94,6 +99,7 @@ class Context:
         keys = signing_keys(config)
         self.passwords = Passwords(
             min_length=config.PASSWORD_MIN_LENGTH,
+            product=NAME,
             threads=config.PASSWORD_HASHING_THREADS,
             queue=config.PASSWORD_HASHING_QUEUE,
         )
@@ -101,6 +107,7 @@ class Context:
         access_tokens = AccessTokens(
             keys,
             issuers=[config.ISSUER, *config.PREVIOUS_ISSUERS],
+            audience=SLUG,
             lifetime_seconds=config.ACCESS_TOKEN_SECONDS,
         )
         self.revocations = Revocations(
@@ -114,7 +121,12 @@ class Context:
         self.generations = Generations(self.users, self.sessions, self.revocations, stores=[self.sessions])
         self.credentials = CredentialsVerifier(self.users, self.passwords, self.throttle)
         self.logins = Logins(
-            self.users, self.sessions, self.revocations, self.credentials, access_tokens, RefreshTokens(keys)
+            self.users,
+            self.sessions,
+            self.revocations,
+            self.credentials,
+            access_tokens,
+            RefreshTokens(keys, product=SLUG),
         )
         self.accounts = Accounts(
             self.users, self.sessions, self.passwords, self.throttle, self.credentials, self.logins, self.generations

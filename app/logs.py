@@ -43,14 +43,18 @@ def access(request: Request[Any, Any], status: int, seconds: float) -> None:
 class Text(logging.Formatter):
     """For people: the message, then the facts.
 
-    Facts are quoted, so that no client can start a line of its own (log injection).
+    Facts are quoted as JSON, and tracebacks escaped, so that no client can start a line of its own (log injection).
     """
 
-    def format(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         """Append the facts to the message."""
         facts = getattr(record, "facts", {})
-        words = [f"{name}={json.dumps(value)}" for name, value in facts.items() if name != "event"]
-        return " ".join([super().format(record), *words]).translate(ESCAPED)
+        words = [f"{name}={json.dumps(value).translate(ESCAPED)}" for name, value in facts.items() if name != "event"]
+        return " ".join([super().formatMessage(record), *words])
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name is logging's
+        """Escape control characters, since exceptions may quote clients."""
+        return super().formatException(ei).translate(ESCAPED)
 
 
 class Json(JsonFormatter):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bench.machine import SERVER_CORE
 from bench.servers import ROOT, Contender
+from config.product import SLUG
 
 OURS = "this service"
 CEILING = "Sanic's ceiling"
@@ -40,7 +41,7 @@ def service(
 
 def peers(key: str) -> list[Contender]:
     """Describe the peers, each with one worker and without access logs."""
-    environment = {"BENCH_KEY": key}
+    environment = {"BENCH_KEY": key, "BENCH_AUDIENCE": SLUG}
     return [
         Contender(CEILING, _sanic("ceiling"), environment),
         Contender(SANIC_JWT, _sanic("sanic_jwt"), environment),

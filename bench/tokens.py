@@ -16,6 +16,7 @@ from app.security.access_tokens import AccessTokens
 from bench.contenders import ACCESS_TOKEN_SECONDS
 from bench.machine import BenchFailed
 from bench.servers import Server
+from config.product import SLUG
 
 ROTATION = 1000  # the number of tokens in rotation
 HELLO = {"Hello": "World!"}
@@ -27,7 +28,9 @@ class TokenSigner:
     """A signer of this service's tokens for users and sessions that do not exist: the service does not look them up."""
 
     def __init__(self, key: str) -> None:
-        self._tokens = AccessTokens([key.encode()], issuers=["sanic-api-demo"], lifetime_seconds=ACCESS_TOKEN_SECONDS)
+        self._tokens = AccessTokens(
+            [key.encode()], issuers=[SLUG], audience=SLUG, lifetime_seconds=ACCESS_TOKEN_SECONDS
+        )
 
     def sign(self, *, user_id: str | None = None, session_id: str | None = None, admin: bool = False) -> str:
         """Return a token that is valid for an hour."""

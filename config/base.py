@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
+from config.product import NAME, SLUG
+
 EXAMPLE_JWT_SECRET_KEY = "replace-me-with-a-random-secret-of-at-least-32-bytes"
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key has at least 256 bits
 MIN_SECRET_VARIETY = 10  # distinct characters; hexadecimal random text of this length has 14 or more
@@ -70,7 +72,7 @@ class Config(BaseModel):
     JWT_PREVIOUS_SECRET_KEYS: list[str] = Field(default=[], repr=False)
 
     # The `iss` claim (RFC 7519). The first signs; the previous ones still verify, so that a change ends no session.
-    ISSUER: Issuer = "sanic-api-demo"
+    ISSUER: Issuer = SLUG
     PREVIOUS_ISSUERS: list[Issuer] = []
 
     ACCESS_TOKEN_SECONDS: Annotated[Seconds, Field(le=3600)] = 15 * 60
@@ -81,7 +83,7 @@ class Config(BaseModel):
     # Without news of ended sessions for this long, protected routes respond with 503.
     REVOCATION_STALE_SECONDS: Annotated[float, Field(gt=0, le=120)] = 10
 
-    MONGO_URI: str = Field(default="mongodb://127.0.0.1:27017/sanic_api_demo", repr=False)  # may contain a password
+    MONGO_URI: str = Field(default=f"mongodb://127.0.0.1:27017/{NAME}", repr=False)  # may contain a password
     # The time budget of one request for all its calls of the database.
     MONGO_TIMEOUT_SECONDS: Annotated[float, Field(gt=0, le=60)] = 3
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from config.base import Config
+from config.product import NAME
 
 
 class DevelopmentConfig(Config):
@@ -24,7 +25,7 @@ class TestingConfig(Config):
     """
 
     TESTING: bool = True
-    MONGO_URI: str = Field(default="mongodb://127.0.0.1:27017/sanic_api_demo_test", repr=False)
+    MONGO_URI: str = Field(default=f"mongodb://127.0.0.1:27017/{NAME}_test", repr=False)
 
 
 class ProductionConfig(Config):

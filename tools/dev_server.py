@@ -13,9 +13,9 @@ HINTS = """
   The service is at {url} and its documentation at {url}/docs. To try it, run these commands:
 
 TOKEN=$(curl -s {url}/users/registration -H 'Content-Type: application/json' \
--d '{{"username": "alice-'$RANDOM'", "password": "{password}"}}' | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
-curl -s {url}/tests/secret -H "Authorization: Bearer $TOKEN"
-curl -s {url}/tests/secret
+-d '{{"username": "alice-'$$'", "password": "{password}"}}' | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
+curl -s -w "\\n" {url}/tests/secret -H "Authorization: Bearer $TOKEN"
+curl -s -w "\\n" {url}/tests/secret
 """
 
 

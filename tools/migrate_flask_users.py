@@ -19,11 +19,11 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
 
-from app.database.client import DEFAULT_NAME
 from app.models.users import Access, canonical
 from app.schemas.users import USERNAME
 from app.security.passwords import CONTEXT
 from config import ConfigurationError, load
+from config.product import NAME
 
 DATABASE_TIMEOUT_MILLISECONDS = 10_000  # for each command; after it, the database counts as unavailable
 FIELDS = ("username", "canonical_name", "password", "access", "disabled", "created_at")
@@ -103,7 +103,7 @@ def main() -> int:
     try:
         uri = load().MONGO_URI
         with MongoClient[Document](uri, timeoutMS=DATABASE_TIMEOUT_MILLISECONDS, w="majority", tz_aware=True) as client:
-            users = client.get_default_database(DEFAULT_NAME)["users"]
+            users = client.get_default_database(NAME)["users"]
             planned = plan(users)
             if options.apply:
                 apply(users, planned.changes)

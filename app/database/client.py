@@ -12,11 +12,11 @@ from pymongo import IndexModel
 from pymongo.errors import OperationFailure, PyMongoError
 
 from app.database.collection import Collection
+from app.database.failures import NotReplicaSet, not_replica_set
 from app.database.lock import Lock
 from app.database.time_limit import TimeLimit
 
 CLOSE_SECONDS = 0.5
-DEFAULT_NAME = "sanic_api_demo"
 WRONG_CREDENTIALS = {13, 18}  # the server's error codes Unauthorized and AuthenticationFailed
 
 
@@ -25,11 +25,17 @@ class Database:
 
     Open it on the event loop that uses it; opening does not connect.
 
-    `request_context` returns the namespace of the current request, see TimeLimit.
+    `default_name` is the database if the URI names none. `request_context` returns the namespace of the current
+    request, see TimeLimit.
     """
 
     def __init__(
-        self, uri: str, *, timeout_seconds: float, request_context: Callable[[], Any | None] = lambda: None
+        self,
+        uri: str,
+        *,
+        default_name: str,
+        timeout_seconds: float,
+        request_context: Callable[[], Any | None] = lambda: None,
     ) -> None:
         milliseconds = int(timeout_seconds * 1000)
         self._client: AsyncIOMotorClient[Mapping[str, Any]] = AsyncIOMotorClient(
@@ -43,9 +49,9 @@ class Database:
             readConcernLevel="local",
             retryWrites=True,
             tz_aware=True,
-            appname="sanic-api-demo",
+            appname=default_name,
         )
-        self._database = self._client.get_default_database(DEFAULT_NAME)
+        self._database = self._client.get_default_database(default_name)
         self._limit = TimeLimit(timeout_seconds, request_context)
         self.collections: dict[str, Collection] = {}
 
@@ -68,8 +74,9 @@ class Database:
         await asyncio.gather(*(collection.prepare() for collection in self.collections.values()))
 
     async def ping(self) -> None:
-        """Check that the primary responds. Raises pymongo's errors."""
-        await self._limit.apply(self._client.admin.command("ping"))
+        """Check that the primary responds. Raises pymongo's errors, NotReplicaSet among them."""
+        if reason := not_replica_set(await self._limit.apply(self._client.admin.command("hello"))):
+            raise NotReplicaSet(reason)
 
     async def close(self) -> None:
         """Close every connection.
@@ -85,7 +92,11 @@ class Database:
 
 
 def startup_error(
-    uri: str, *, timeout_seconds: float, inspect: Callable[[pymongo.database.Database[Any]], str | None]
+    uri: str,
+    *,
+    default_name: str,
+    timeout_seconds: float,
+    inspect: Callable[[pymongo.database.Database[Any]], str | None],
 ) -> str | None:
     """Return why the service can never serve from this database.
 
@@ -96,7 +107,7 @@ def startup_error(
     milliseconds = int(timeout_seconds * 1000)
     try:
         with pymongo.MongoClient[Any](uri, timeoutMS=milliseconds, serverSelectionTimeoutMS=milliseconds) as client:
-            return inspect(client.get_default_database(DEFAULT_NAME))
+            return not_replica_set(client.admin.command("hello")) or inspect(client.get_default_database(default_name))
     except OperationFailure as error:
         if error.code in WRONG_CREDENTIALS:
             return "the database rejects this user name and password"

@@ -1,6 +1,7 @@
 """Which errors mean that the database is unavailable, and how the log summarizes them."""
 
-from typing import TypeGuard
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 from pymongo.errors import (
     ConfigurationError,
@@ -23,13 +24,33 @@ class IndexesMissing(PyMongoError):
     """
 
 
+class NotReplicaSet(PyMongoError):
+    """The server is not a member of a replica set. The message says why and what to do."""
+
+
+def not_replica_set(hello: Mapping[str, Any]) -> str | None:
+    """Return why a server cannot serve, by its response to `hello`, or None.
+
+    Transactions need a replica set, and the order of ended sessions needs a single one, not a sharded cluster.
+    """
+    if hello.get("msg") == "isdbgrid":
+        return "the server is a mongos of a sharded cluster, but must be a replica set"
+    if "setName" not in hello:
+        return (
+            "the server is a standalone server, but must be a replica set (one member suffices): "
+            "start mongod with --replSet rs0, then run mongosh --eval 'rs.initiate()'"
+        )
+    return None
+
+
 def is_unavailable(error: BaseException) -> TypeGuard[PyMongoError]:
     """Return whether the database, and not the request or this program, caused the error."""
     if isinstance(error, OperationFailure) and error.code in CANNOT_SERVE:
         return True
     # Settings were checked at the start; a configuration error that remains means that the name service is unavailable.
     return isinstance(
-        error, ConnectionFailure | ConfigurationError | ExecutionTimeout | IndexesMissing | WriteConcernError
+        error,
+        ConnectionFailure | ConfigurationError | ExecutionTimeout | IndexesMissing | NotReplicaSet | WriteConcernError,
     )
 
 
@@ -38,6 +59,6 @@ def summary(error: PyMongoError) -> str:
 
     The server's own messages may contain user names.
     """
-    if isinstance(error, IndexesMissing):
+    if isinstance(error, IndexesMissing | NotReplicaSet):
         return str(error)
     return " ".join(str(part) for part in (type(error).__name__, getattr(error, "code", None)) if part)

@@ -16,7 +16,6 @@ from app.http.problems import ProblemDetails
 from app.openapi.operations import Operation, operation_of
 from app.openapi.responses import HEADERS, headers_of, refusals, shared_responses
 
-TITLE = "sanic_api_demo"
 VERSION = "1.0.0"
 ABOUT = """An asynchronous JSON API with user accounts.
 
@@ -24,7 +23,7 @@ ABOUT = """An asynchronous JSON API with user accounts.
 this page then present the token.
 
 Every error is `application/problem+json` (RFC 9457) with a stable `code`. Each operation lists the codes that it can
-answer with, and `docs/errors.md` says what to do about each.
+answer with; the [page of errors](docs/errors) says what to do about each.
 """
 BEARER = "bearerAuth"
 SCHEMAS = "#/components/schemas"
@@ -73,7 +72,7 @@ def document(app: Sanic[Any, Any]) -> Document:
     routes = _routes(app)
     return {
         "openapi": "3.1.0",
-        "info": {"title": TITLE, "version": VERSION, "description": ABOUT},
+        "info": {"title": app.name, "version": VERSION, "description": ABOUT},
         "servers": [{"url": "/", "description": "The service that serves this document."}],
         "tags": [
             {"name": tag, "description": description}

@@ -1,5 +1,6 @@
 """The documentation page: Swagger UI from files of this service, so that no other host learns of readers."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable
@@ -18,7 +19,9 @@ FILES = {
     SWAGGER_UI / "swagger-ui.css": "text/css; charset=utf-8",
     SWAGGER_UI / "favicon-32x32.png": "image/png",
     HERE / "start.js": "text/javascript; charset=utf-8",
+    HERE / "page.css": "text/css; charset=utf-8",
 }
+PAGES = {"": "page.html", "/errors": "errors.html"}  # tools/errors_page.py writes the second one
 POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -56,18 +59,21 @@ class Content:
 
 
 def serve(app: Sanic[Any, Any], document: Callable[[Sanic[Any, Any]], dict[str, Any]]) -> None:
-    """Serve the page, its files and the description.
+    """Serve the page, its files, the page of errors and the description.
 
-    The description is made once, when all routes are known.
+    The description is made once, when all routes are known. `/` redirects to the page.
     """
     blueprint = Blueprint("docs", url_prefix=PREFIX)
-    page = (HERE / "page.html").read_text()
+    pages = {path: (HERE / name).read_text().replace("{title}", app.name) for path, name in PAGES.items()}
     for path, content_type in FILES.items():
         content = Content(path.read_bytes(), content_type, caching=IMMUTABLE)
         versioned = f"/{content.digest}/{path.name}"
-        page = page.replace(f'"{PREFIX}/{path.name}"', f'"{PREFIX}{versioned}"')
-        blueprint.add_route(content, versioned, name=path.stem.replace("-", "_"))
-    blueprint.add_route(Content(page.encode(), "text/html; charset=utf-8", **PAGE_HEADERS), "", name="page")
+        for page, html in pages.items():
+            pages[page] = html.replace(f'"{PREFIX}/{path.name}"', f'"{PREFIX}{versioned}"')
+        blueprint.add_route(content, versioned, name=path.name.replace("-", "_").replace(".", "_"))
+    for page, html in pages.items():
+        content = Content(html.encode(), "text/html; charset=utf-8", **PAGE_HEADERS)
+        blueprint.add_route(content, page, name=f"page{page.replace('/', '_')}")
 
     @cache
     def description() -> Content:
@@ -79,6 +85,10 @@ def serve(app: Sanic[Any, Any], document: Callable[[Sanic[Any, Any]], dict[str, 
 
     @blueprint.before_server_start
     async def prepare(_: Sanic[Any, Any]) -> None:
-        description()
+        await asyncio.to_thread(description)
+
+    @app.get("/", name="root")
+    async def redirect(_: Request[Any, Any]) -> HTTPResponse:
+        return HTTPResponse(None, 302, {"location": PREFIX.removeprefix("/")})  # relative, for proxies with a prefix
 
     app.blueprint(blueprint)

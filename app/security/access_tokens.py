@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jwt
 from jwt.algorithms import HMACAlgorithm
@@ -16,7 +16,6 @@ from app.http.bodies import without_duplicates
 
 ALGORITHM = "HS256"
 TYPE = "at+jwt"
-AUDIENCE = "sanic-api-demo"
 NEVER = 0  # seconds since the epoch: the time of the last authentication of a token that does not state it
 # How far another machine's clock may be ahead before its tokens are rejected as issued in the future.
 CLOCK_SKEW_SECONDS = 10
@@ -43,7 +42,7 @@ class Claims(BaseModel):
     iat: int
     exp: int
     iss: str
-    aud: Literal["sanic-api-demo"]
+    aud: str
     scopes: list[str]
     auth_time: int = NEVER
     amr: list[str] = ["pwd"]
@@ -80,11 +79,13 @@ class AccessTokens:
         keys: Sequence[bytes],
         *,
         issuers: Sequence[str],
+        audience: str,
         lifetime_seconds: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys = [(key_id(key), key) for key in keys]
         self._issuers = tuple(issuers)
+        self._audience = audience
         self._signatures = jwt.PyJWS([ALGORITHM])
         self._signatures.unregister_algorithm(ALGORITHM)
         self._signatures.register_algorithm(ALGORITHM, PreparedHS256(keys))
@@ -97,7 +98,7 @@ class AccessTokens:
         seconds = max(0, min(self._lifetime, int(session_expires) - now))
         claims = {
             "iss": self._issuers[0],
-            "aud": AUDIENCE,
+            "aud": self._audience,
             "sub": user_id,
             "sid": session_id,
             "jti": secrets.token_urlsafe(16),
@@ -122,7 +123,9 @@ class AccessTokens:
         except (jwt.PyJWTError, ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
             raise InvalidAccessToken from error
         header = decoded["header"]
-        if header.get("typ") != TYPE or header.get("kid") != kid or claims.iss not in self._issuers:
+        if header.get("typ") != TYPE or header.get("kid") != kid:
+            raise InvalidAccessToken
+        if claims.iss not in self._issuers or claims.aud != self._audience:
             raise InvalidAccessToken
         # A longer lifetime comes from another issuer with this key, or from a setting that was lowered since.
         if claims.iat > self._clock() + CLOCK_SKEW_SECONDS or not 0 <= claims.exp - claims.iat <= self._lifetime:

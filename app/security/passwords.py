@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import secrets
 import sys
 import threading
 import unicodedata
@@ -25,7 +26,6 @@ CONTEXT = CryptContext(
     argon2__parallelism=1,
 )
 COMMON = frozenset(FREQUENCY_LISTS["passwords"])  # 30,000 from published breaches, in lower case
-PRODUCT = "sanicapidemo"  # a context-specific word (NIST SP 800-63B-4)
 NO_WORD = re.compile(r"[\W_]")
 NICENESS = 15  # logins hardly slow other requests down then, and take under a second on a saturated core
 MAX_LENGTH = 256  # characters, which bounds the work for one hash
@@ -70,13 +70,18 @@ def _lower_priority() -> None:
 class Passwords:
     """A bounded pool of threads for Argon2 with a bounded queue."""
 
-    def __init__(self, *, min_length: int, threads: int, queue: int) -> None:
+    def __init__(self, *, min_length: int, product: str, threads: int, queue: int) -> None:
         self._min_length = min_length
+        self._product = NO_WORD.sub("", product.casefold())  # a context-specific word (NIST SP 800-63B-4)
         self._pool = ThreadPoolExecutor(threads, "password", _lower_priority)
         self._free = asyncio.Semaphore(threads)
         self._queue = queue
         self.waiting = 0
-        self._dummy_hash = CONTEXT.hash("the password of no user")
+        self._dummy_hash = ""
+
+    async def prepare(self) -> None:
+        """Make the dummy hash, which takes as long as any other."""
+        self._dummy_hash = await self.hash(secrets.token_urlsafe())
 
     def check_policy(self, password: str, username: str, *, field: str = "password") -> None:
         """Reject a new password that breaks a rule.
@@ -90,7 +95,7 @@ class Passwords:
             rule = f"must have at most {MAX_LENGTH} characters"
         elif password.casefold() == username.casefold():
             rule = "must not be the username"
-        elif password.casefold() in COMMON or NO_WORD.sub("", password.casefold()) == PRODUCT:
+        elif password.casefold() in COMMON or NO_WORD.sub("", password.casefold()) == self._product:
             rule = "is one of the most common passwords"
         else:
             return

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from app.schemas.auth import SESSION_ID
 
-PURPOSE = b"sanic-api-demo refresh token 1"  # binds the derived key to this use, separate from access tokens
 FORM = re.compile(rf"({SESSION_ID})\.(0|[1-9][0-9]{{0,9}})\.([A-Za-z0-9_-]{{43}})", re.ASCII)
 
 
@@ -23,8 +22,9 @@ class InvalidRefreshToken(Exception):
 class RefreshTokens:
     """Encodes with the first key, decodes with all of them."""
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = [hmac.digest(key, PURPOSE, hashlib.sha256) for key in keys]
+    def __init__(self, keys: Sequence[bytes], *, product: str) -> None:
+        purpose = f"{product} refresh token 1".encode()  # separates the derived keys from those of other uses
+        self._keys = [hmac.digest(key, purpose, hashlib.sha256) for key in keys]
 
     def encode(self, session_id: str, counter: int) -> str:
         """Return the current token of a session after `counter` rotations."""

@@ -35,6 +35,10 @@ SAME_SIGNAL_SECONDS = 0.5
 POLL_SECONDS = 0.05
 BACKLOG = 1024  # connections that wait to be accepted; with Sanic's 100 the kernel delays more clients by a second
 REPLACE_SECONDS = 1  # between two replacements of a worker, or one that cannot start would use up the machine
+FIRST = 1_000_000  # the priority of a listener that runs before those of extensions
+# sanic-ext compiles the routes again at the start, before anything is served. In debug mode asyncio warns of callbacks
+# that take longer than a limit, which is this one until then.
+START_SECONDS = 2
 CLOSING_SECONDS = 5  # to close the database's connections and leave
 
 
@@ -54,12 +58,21 @@ def supervise(app: Sanic[Any, Any], *, drain_seconds: float, arrival_seconds: fl
         orphans.die_with_parent(signal.SIGTERM)
 
     keep_alive = app.config.KEEP_ALIVE
+    slow_seconds = 0.0
 
-    @app.before_server_start
     async def reset(app: Sanic[Any, Any]) -> None:
         """Undo an earlier stop: tests start and stop one app several times."""
+        nonlocal slow_seconds
         app.ctx.draining = False
         app.config.KEEP_ALIVE = keep_alive
+        loop = asyncio.get_running_loop()
+        slow_seconds, loop.slow_callback_duration = loop.slow_callback_duration, START_SECONDS
+
+    app.register_listener(reset, "before_server_start", priority=FIRST)
+
+    @app.after_server_start
+    async def started(_: Sanic[Any, Any]) -> None:
+        asyncio.get_running_loop().slow_callback_duration = slow_seconds
 
     @app.before_server_stop
     async def drain(app: Sanic[Any, Any]) -> None:

@@ -17,6 +17,7 @@ from bench.machine import SERVER_CORE, BenchFailed
 from bench.results import Ratio, Row
 from bench.scale import Scale
 from bench.servers import ROOT, Server, running
+from config.product import SLUG
 from tools.processes import die_with_parent
 
 SESSIONS = 1000  # refreshed in turn; each response contains the token for the next refresh
@@ -48,7 +49,7 @@ def run(bench: Bench) -> None:
 
 
 def _refreshes(bench: Bench, server: Server) -> float:
-    due = RefreshTokens([bench.key.encode()])
+    due = RefreshTokens([bench.key.encode()], product=SLUG)
     ids = fill_sessions(bench.mongo_uri(DATABASE), SESSIONS)
     file = tokens.write(bench.folder / "refresh_tokens", (due.encode(id_, 0) for id_ in ids))
     seconds = bench.scale.pair_burst_seconds

@@ -8,7 +8,7 @@ from sanic import HTTPResponse, Request, Sanic, json
 from sanic.exceptions import Unauthorized
 
 KEY = os.environ["BENCH_KEY"]
-AUDIENCE = "sanic-api-demo"  # of this service's tokens, which the ceiling also verifies
+AUDIENCE = os.environ["BENCH_AUDIENCE"]  # of this service's tokens, which the ceiling also verifies
 
 app: Sanic[Any, Any] = Sanic("ceiling")
 app.config.AUTO_EXTEND = False

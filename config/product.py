@@ -1,0 +1,4 @@
+"""The name of the product, in the only place of the code; `scripts/rename` changes it everywhere else, too."""
+
+NAME = "sanic_api_demo"  # of the app, the database and the package
+SLUG = NAME.replace("_", "-")  # in tokens: the issuer, the audience, the purpose of derived keys
