@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from app import VIEWS
 from app.openapi.operations import Operation, operation_of
 
@@ -23,6 +25,12 @@ def operation_at(method: str, path: str) -> Operation:
     declared = operation_of(HANDLERS[method, path])
     assert declared, f"{method} {path} has no description"
     return declared
+
+
+def example_path(method: str, path: str) -> str:
+    """Return the path with the examples of its parameters."""
+    parameters = operation_at(method, path).path.items()
+    return path.format(**{name: TypeAdapter(kind).json_schema()["examples"][0] for name, kind in parameters})
 
 
 HANDLERS = handlers()

@@ -17,7 +17,7 @@ from app.security.access_tokens import AccessTokens, Claims, InvalidAccessToken,
 from app.security.authentication import Authenticator
 from config.product import SLUG
 from tests.conftest import Actor, Document, Service
-from tests.routes import ROUTES, operation_at
+from tests.routes import ROUTES, example_path, operation_at
 
 CLAIMS = [name for name, field in Claims.model_fields.items() if field.is_required()]
 Forge = Callable[..., str]
@@ -108,8 +108,7 @@ def protected_routes() -> list[tuple[str, str]]:
     """Return method and path of every route that requires a token."""
     found = [route for route in ROUTES if operation_at(*route).protected]
     assert found
-    examples = {"session_id": "s" * 22, "user_id": "0" * 24}
-    return [(method.upper(), path.format(**examples)) for method, path in found]
+    return [(method.upper(), example_path(method, path)) for method, path in found]
 
 
 @pytest.mark.parametrize("bad", ["refresh token", "another key", "expired", "another type"])

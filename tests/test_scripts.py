@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,6 +17,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from tests.conftest import PASSWORD, Document
+from tests.copies import copy_tree
 from tests.processes import Command, Process, descendants, running, until
 from tests.serving import CHECKOUT
 from tools import local_mongo, mongod
@@ -25,7 +25,6 @@ from tools.local_mongo import LocalMongo, MongoFailed, free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 
-LOCK = "requirements-dev.txt"
 ALICE = {"username": "alice", "password": PASSWORD}
 # Sanic's worker, its reloader, and the process that holds their states.
 SPAWNED = 3
@@ -35,18 +34,6 @@ ENVIRONMENT = {
     "VENV": sys.prefix,
     "no_proxy": "127.0.0.1",
 }
-
-
-def copy_tree(folder: Path) -> Path:
-    """Copy what git has, or would have, of this checkout."""
-    # scripts/environment makes a venv anew that was made from another lock, and the suite is running in this one.
-    assert (Path(sys.prefix) / LOCK).read_bytes() == (CHECKOUT / LOCK).read_bytes(), "run scripts/test"
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    for name in subprocess.check_output(listing, cwd=CHECKOUT, text=True).split("\0"):
-        if (CHECKOUT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, folder / name)
-    return folder
 
 
 class Newcomer:

@@ -3,7 +3,8 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import CodeType
+from functools import cached_property
+from types import CodeType, FunctionType
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel
@@ -29,7 +30,14 @@ class Operation:
     query: type[BaseModel] | None
     path: Mapping[str, Any]
     responses: Mapping[int, type[BaseModel] | None]
-    codes: tuple[Code, ...]
+    declared: tuple[Code, ...]
+    function: Callable[..., Any]
+
+    @cached_property
+    def codes(self) -> tuple[Code, ...]:
+        """The codes that the operation can answer with, beside those of every operation."""
+        uses_database = _reaches_stores(self.function, set())
+        return tuple(dict.fromkeys((*self.declared, *((Code.STORE_UNAVAILABLE,) if uses_database else ()))))
 
     @property
     def protected(self) -> bool:
@@ -58,7 +66,6 @@ def describe(
             *declared_codes(handler),
             *(BODY_CODES if body else ()),
             *(QUERY_CODES if query else ()),
-            *((Code.STORE_UNAVAILABLE,) if _reaches_stores(function.__code__) else ()),
         )
         operation = Operation(
             summary=summary,
@@ -67,7 +74,8 @@ def describe(
             query=query,
             path=_path_parameters(function),
             responses=responses,
-            codes=tuple(dict.fromkeys(codes)),
+            declared=codes,
+            function=function,
         )
         setattr(handler, OPERATION, operation)
         return handler
@@ -85,10 +93,23 @@ def _path_parameters(function: Callable[..., Any]) -> dict[str, Any]:
     return {name: hints[name] for name in hints if name not in ("request", "return")}
 
 
-def _reaches_stores(code: CodeType) -> bool:
-    """Return whether a handler uses `app.ctx`, through which alone views reach the database."""
-    return "ctx" in code.co_names or any(_reaches_stores(inner) for inner in _inner(code))
+def _reaches_stores(function: Callable[..., Any], seen: set[Any]) -> bool:
+    """Return whether a function, or one of its module that it calls, uses `app.ctx`.
+
+    Views reach the database through it alone. A test compares the result with what handlers really do.
+    """
+    seen.add(function)
+    names = set(_names(function.__code__))
+    called = (function.__globals__.get(name) for name in names)
+    return "ctx" in names or any(
+        _reaches_stores(one, seen)
+        for one in called
+        if isinstance(one, FunctionType) and one.__module__ == function.__module__ and one not in seen
+    )
 
 
-def _inner(code: CodeType) -> Iterator[CodeType]:
-    return (constant for constant in code.co_consts if isinstance(constant, CodeType))
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
