@@ -92,7 +92,7 @@ class Service:
         self.config = config
         self.app = app or create_app(config=config)
         self._client = ReusableClient(self.app, host="127.0.0.1", port=free_port())
-        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._client.port}", timeout=20)
+        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._client.port}", timeout=120)
 
     def __enter__(self) -> "Service":
         self._client.run()

@@ -53,6 +53,7 @@ def test_the_page_needs_few_files() -> None:
     assert len(EDITED) <= 4
 
 
+@pytest.mark.slow
 def test_the_checks_pass(copy: Path) -> None:
     run(copy, "scripts/lint")
 

@@ -308,7 +308,7 @@ def test_a_migration_that_a_frozen_database_stops_continues_on_the_next_run(
             patched.setattr(migrate_flask_users, "apply", freeze)
             start = time.monotonic()
             result = migrate(mongo.uri, "--apply")
-            assert time.monotonic() - start < 5
+            assert time.monotonic() - start < 30
         assert (result.returncode, "Run it again" in result.stderr) == (2, True)
         mongo.resume()
         assert migrate(mongo.uri, "--apply").returncode == 0

@@ -14,6 +14,8 @@ from app.refusals import refusal
 from app.security.passwords import CONTEXT, NICENESS, HashingBusy, Passwords, normalise
 from tests.conftest import PASSWORD, Service
 
+TIMEOUT_SECONDS = 60  # for a busy machine; nothing takes so long when all is well
+
 
 class Blocker:
     """Work for a hashing thread that blocks until the test releases it."""
@@ -25,7 +27,7 @@ class Blocker:
     def __call__(self) -> str:
         """Block the thread until the work is released."""
         self.started.release()
-        assert self.released.wait(5)
+        assert self.released.wait(TIMEOUT_SECONDS)
         return "done"
 
 
@@ -147,7 +149,7 @@ def test_a_thread_stays_busy_until_its_work_is_done_although_the_request_is_canc
         with pytest.raises(HashingBusy):
             await passwords.hash(PASSWORD)
         blocker.released.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while passwords._free.locked():
                 await settle()
         assert await passwords.hash(PASSWORD)
@@ -161,8 +163,9 @@ def test_hashing_threads_have_a_lower_priority() -> None:
         return str(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
     async def story() -> None:
-        assert await run(pool(), niceness) == str(NICENESS)
-        assert niceness() == "0"
+        before = niceness()
+        assert await run(pool(), niceness) == str(min(19, int(before) + NICENESS))
+        assert niceness() == before
 
     asyncio.run(story())
 
@@ -180,7 +183,7 @@ def test_liveness_does_not_wait_for_forty_logins(
         bodies = [{"username": f"unknown-{secrets.token_hex(4)}", "password": PASSWORD} for _ in range(40)]
         logins = [asyncio.ensure_future(service.send("POST", "/auth", json=body)) for body in bodies]
         try:
-            async with asyncio.timeout(4):  # the work in the thread blocks longer
+            async with asyncio.timeout(TIMEOUT_SECONDS / 2):  # the work in the thread blocks longer
                 await asyncio.to_thread(blocker.started.acquire)
                 while service.app.ctx.passwords.waiting < 40 - service.config.PASSWORD_HASHING_THREADS:
                     await settle()

@@ -47,10 +47,12 @@ def test_the_name_stands_in_one_place_of_the_code() -> None:
     assert files - generated == {"config/product.py", "scripts/image"}
 
 
+@pytest.mark.slow
 def test_no_other_file_keeps_the_old_name(renamed: Path) -> None:
     assert occurrences(renamed) == {"LICENSE", "docs/upgrading.md"}
 
 
+@pytest.mark.slow
 def test_the_renamed_service_passes_its_checks_and_the_fast_part_of_its_suite(renamed: Path) -> None:
     lint = run(renamed, "scripts/lint")
     assert lint.returncode == 0, lint.stdout + lint.stderr
@@ -59,6 +61,7 @@ def test_the_renamed_service_passes_its_checks_and_the_fast_part_of_its_suite(re
     assert result.returncode == 0, (result.stdout + result.stderr)[-5000:]
 
 
+@pytest.mark.slow
 def test_what_a_merge_brings_back_is_renamed_again(renamed: Path) -> None:
     changelog = renamed / "CHANGELOG.md"
     changelog.write_text(changelog.read_text() + f"- {NAME} and {SLUG}\n")

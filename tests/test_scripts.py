@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import pymongo
 import pytest
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -254,12 +255,12 @@ def test_local_mongo_without_a_command_explains_itself() -> None:
 
 
 def test_a_frozen_mongodb_answers_nothing_until_it_goes_on_with_its_data(tmp_path: Path) -> None:
-    with local_mongo.local_mongo(tmp_path) as mongo, MongoClient[Document](mongo.uri, timeoutMS=500) as client:
+    with local_mongo.local_mongo(tmp_path) as mongo, MongoClient[Document](mongo.uri) as client:
         assert isinstance(mongo, LocalMongo)
         notes = client.get_default_database()["notes"]
         notes.insert_one({})
         mongo.pause()
-        with pytest.raises(PyMongoError):
+        with pytest.raises(PyMongoError), pymongo.timeout(0.5):
             notes.find_one()
         mongo.resume()
         assert notes.find_one()

@@ -1,7 +1,6 @@
 """A lock that all workers and machines share, for the few changes that must be serialized."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -39,8 +38,9 @@ class Lock:
             await self._locks.delete_one({"_id": self._name, "until": deadline})
 
     async def _acquire(self) -> datetime:
-        give_up = time.monotonic() + self._limit.seconds
-        while time.monotonic() < give_up:
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + self._limit.seconds
+        while clock() < give_up:
             if deadline := await self._try():
                 return deadline
             await self._limit.apply(asyncio.sleep(RETRY_SECONDS))  # waiting uses the request's time budget

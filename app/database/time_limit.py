@@ -1,7 +1,6 @@
 """The time limit of database calls, which all calls of one request share."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -36,7 +35,8 @@ class TimeLimit:
         """
         context = self._request_context()
         left: float = self.seconds if context is None else getattr(context, LEFT, self.seconds)
-        started = time.monotonic()
+        clock = asyncio.get_running_loop().time
+        started = clock()
         try:
             async with asyncio.timeout(left):
                 result = await call
@@ -51,4 +51,4 @@ class TimeLimit:
             return result
         finally:
             if context is not None:
-                setattr(context, LEFT, left - (time.monotonic() - started))
+                setattr(context, LEFT, left - (clock() - started))

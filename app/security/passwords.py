@@ -27,7 +27,8 @@ CONTEXT = CryptContext(
 )
 COMMON = frozenset(FREQUENCY_LISTS["passwords"])  # 30,000 from published breaches, in lower case
 NO_WORD = re.compile(r"[\W_]")
-NICENESS = 15  # logins hardly slow other requests down then, and take under a second on a saturated core
+# Added to the process's own: logins hardly slow other requests down then, and take under a second on a saturated core.
+NICENESS = 15
 MAX_LENGTH = 256  # characters, which bounds the work for one hash
 
 T = TypeVar("T")  # Python 3.11 has no type parameters
@@ -64,7 +65,8 @@ def _verify(password: str, password_hash: str) -> tuple[bool, str | None]:
 def _lower_priority() -> None:
     # Threads have their own priorities on Linux only; elsewhere the call would slow the whole process down.
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)  # at most 19
 
 
 class Passwords:
