@@ -206,3 +206,12 @@ def test_an_interrupted_account_deletion_is_completed_later(
     service.run(service.app.ctx.generations.finish_interrupted())
     assert session_ended(alice)
     assert database.users.find_one({"username": alice.username}) is None
+
+
+def test_a_deletion_removes_the_personal_data_of_sessions(alice: Actor, database: Database[Document]) -> None:
+    """The ended sessions themselves stay until no access token of them is valid."""
+    phone = alice.log_in()
+    assert alice.post("/users/me/delete", {"current_password": PASSWORD}).status_code == 204
+    sessions = list(database.sessions.find({"user_id": alice.claims["sub"]}))
+    assert {one["_id"] for one in sessions} == {alice.claims["sid"], phone.claims["sid"]}
+    assert all(one["ended"] and "address" not in one and "user_agent" not in one for one in sessions)

@@ -152,3 +152,20 @@ def test_locked_packages_have_at_least_their_minimum_version(package: str) -> No
 def test_the_api_version_is_the_release_version() -> None:
     assert tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"] == VERSION
     assert f"\n## [{VERSION}] - " in (CHECKOUT / "CHANGELOG.md").read_text()
+
+
+def test_the_workflow_runs_what_a_developer_runs() -> None:
+    """Continuous integration checks the code out, chooses a Python, and calls .ci/run, nothing else."""
+    workflow = yaml.safe_load((CHECKOUT / ".github" / "workflows" / "ci.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert [step.get("run") or step["uses"].split("@")[0] for step in job["steps"]] == [
+        "actions/checkout",
+        "actions/setup-python",
+        ".ci/run",
+    ]
+    assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_the_package_depends_on_what_the_lock_is_made_of() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.in"]}

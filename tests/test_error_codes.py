@@ -4,6 +4,7 @@ import re
 
 from app.http.codes import Code
 from tests.serving import CHECKOUT
+from tools import errors_page
 
 PAGE = (CHECKOUT / "docs" / "errors.md").read_text()
 ROW = re.compile(r"^\| `(\w+)` \| (\d{3}) \|", re.MULTILINE)
@@ -23,3 +24,8 @@ def test_the_page_lists_exactly_the_codes_of_the_service() -> None:
 def test_the_page_lists_exactly_the_codes_of_the_load_balancer() -> None:
     found = BALANCER.findall((CHECKOUT / "deploy" / "haproxy.cfg").read_text())
     assert sorted(listed("From the load balancer")) == sorted((code, int(status)) for status, code in found)
+
+
+def test_the_page_at_docs_errors_is_made_of_this_page() -> None:
+    """Python -m tools.errors_page writes it."""
+    assert errors_page.PAGE.read_text() == errors_page.render()

@@ -1,10 +1,11 @@
 """The issuer is a setting, and can be changed without ending sessions."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 
-from app.security.access_tokens import AccessTokens, InvalidAccessToken
+from app.security.access_tokens import NEVER, AccessTokens, InvalidAccessToken
 from config import Config
 from config.product import SLUG
 from tests.conftest import Actor, Service
@@ -36,3 +37,15 @@ def test_tokens_of_another_deployment_with_the_same_key_are_rejected(config: Con
     both = config.model_copy(update={"ISSUER": "https://staging.example", "PREVIOUS_ISSUERS": [config.ISSUER]})
     with Service(both) as service:
         assert service("GET", "/tests/secret", token=alice.tokens["access_token"]).status_code == 200
+
+
+def test_claims_of_later_releases_are_accepted_but_not_required(forge: Callable[..., str], service: Service) -> None:
+    """During a rolling update, machines of a later release issue tokens with auth_time and amr (RFC 8176)."""
+    assert service("GET", "/auth/verify", token=forge({"auth_time": 1_700_000_000, "amr": ["pwd", "otp"]})).is_success
+    for wrong in ({"auth_time": "now"}, {"auth_time": 1.5}, {"amr": "pwd"}, {"amr": [1]}):
+        assert service("GET", "/auth/verify", token=forge(wrong)).status_code == 401
+
+
+def test_a_token_without_them_was_authenticated_by_password_and_never_freshly() -> None:
+    claims = tokens(SLUG).decode(encode(tokens(SLUG)))
+    assert (claims.auth_time, claims.amr) == (NEVER, ["pwd"])

@@ -6,21 +6,12 @@ from http import HTTPStatus
 from typing import Any
 
 from app.http.codes import Code
-from app.http.problems import CONTENT_TYPE, FieldError, ProblemDetails
+from app.http.problems import CONTENT_TYPE, FRAMEWORK, FieldError, ProblemDetails
 
 Document = dict[str, Any]
 
 # Every operation can answer with these: the server refuses before a handler is called, or in its place.
-SHARED = (
-    Code.BAD_REQUEST,
-    Code.NOT_FOUND,
-    Code.METHOD_NOT_ALLOWED,
-    Code.REQUEST_TIMEOUT,
-    Code.PAYLOAD_TOO_LARGE,
-    Code.EXPECTATION_FAILED,
-    Code.INTERNAL_ERROR,
-    Code.UNAVAILABLE,
-)
+SHARED = tuple(code for code in FRAMEWORK.values() if code not in (Code.UNAUTHORIZED, Code.FORBIDDEN))
 HEADERS: dict[str, Document] = {
     "x-request-id": {
         "description": "The request's own X-Request-ID if it is well-formed, else a new id. The log has it.",
