@@ -1,7 +1,7 @@
 """Change or delete a user and end all its sessions, in two steps that survive the death of a worker.
 
-The first step starts a generation: one write on the user, after which no session of an earlier generation can be opened. The
-second step ends the sessions, which tells every worker, and removes a deleted user's documents.
+The first step starts a generation: one write on the user, after which no session of an earlier generation can be
+opened. The second step ends the sessions, which tells every worker, and removes a deleted user's documents.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
