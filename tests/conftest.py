@@ -1,4 +1,4 @@
-"""A service on a real MongoDB, and alice, who has an account there."""
+"""A service on a real MongoDB, and users with accounts."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ WORD = re.compile(r"[\w-]+(?:\.[\w-]+)*")
 
 
 class Leaks(logging.Handler):
-    """Remembers the secrets that the tests use, and every log line, to find the ones in the others."""
+    """A log handler that finds the secrets of the tests in log lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,18 +46,18 @@ class Leaks(logging.Handler):
         self.secrets: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Remember a line as any formatter may write it: message, traceback, and everything beside them."""
+        """Record a line with everything that a formatter may write: message, traceback, extra fields."""
         extra = {name: value for name, value in record.__dict__.items() if name not in ("msg", "args", "exc_info")}
         self.lines.append(f"{logging.Formatter().format(record)} {extra!r}")
 
     def remember(self, sent: Any) -> None:
-        """Remember the passwords and tokens of a body; short texts stand in many innocent lines."""
+        """Record the passwords and tokens of a body; short ones would match unrelated lines."""
         if isinstance(sent, dict):
             secrets_in_it = (text for name, text in sent.items() if "password" in name or "token" in name)
             self.secrets |= {text for text in secrets_in_it if isinstance(text, str) and len(text) >= 16}
 
     def found(self) -> list[str]:
-        """Return the lines that tell a secret."""
+        """Return the lines that contain a secret."""
         phrases = {secret for secret in self.secrets if not WORD.fullmatch(secret)}
         words = self.secrets - phrases
         return [
@@ -86,7 +86,7 @@ def assert_declared(app: App, response: httpx.Response) -> None:
 
 
 class Service:
-    """The running app and a client that keeps its connections, all on one event loop."""
+    """The running app and a client with persistent connections, on one event loop."""
 
     def __init__(self, config: Config, app: App | None = None) -> None:
         self.config = config
@@ -104,20 +104,20 @@ class Service:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """The address that it listens at."""
         return "127.0.0.1", self._client.port
 
     def run(self, what: Awaitable[Any]) -> Any:
-        """Wait on the service's own loop."""
+        """Wait for something on the event loop of the service."""
         return self._client._run(what)
 
     def __call__(self, method: str, path: str, *, token: str | None = None, **options: Any) -> httpx.Response:
-        """Send one request; `token` goes into the Authorization header."""
+        """Send a request, with `token` in the Authorization header."""
         response: httpx.Response = self.run(self.send(method, path, token=token, **options))
         return response
 
     def together(self, *requests: Awaitable[httpx.Response]) -> list[httpx.Response]:
-        """Send several requests, made with `send`, at the same time."""
+        """Send several requests, made with `send`, concurrently."""
 
         async def gather() -> list[httpx.Response]:
             return list(await asyncio.gather(*requests))
@@ -126,7 +126,7 @@ class Service:
         return responses
 
     async def send(self, method: str, path: str, *, token: str | None = None, **options: Any) -> httpx.Response:
-        """Send one request from a coroutine."""
+        """Send a request from a coroutine."""
         if token is not None:
             options["headers"] = {**options.get("headers", {}), "Authorization": f"Bearer {token}"}
         response = await self._http.request(method, path, **options)
@@ -138,7 +138,7 @@ class Service:
 
 
 class Actor:
-    """Somebody with an account and the tokens of one session."""
+    """A user with an account and the tokens of one session."""
 
     def __init__(self, service: Service, username: str, tokens: Document) -> None:
         self.service = service
@@ -147,21 +147,21 @@ class Actor:
         self.tokens = tokens
 
     def get(self, path: str) -> httpx.Response:
-        """Ask with the access token."""
+        """Send a GET request with the access token."""
         return self.service("GET", path, token=self.tokens["access_token"])
 
     def post(self, path: str, body: Any = None) -> httpx.Response:
-        """Post with the access token."""
+        """Send a POST request with the access token."""
         return self.service("POST", path, token=self.tokens["access_token"], json=body)
 
     def log_in(self) -> "Actor":
-        """Open another session, as from another device."""
+        """Open another session, as another device does."""
         response = self.service("POST", "/auth", json={"username": self.username, "password": self.password})
         assert response.status_code == 200, response.text
         return Actor(self.service, self.username, response.json())
 
     def refresh(self, refresh_token: str | None = None) -> httpx.Response:
-        """Exchange the refresh token, or an older one; keep what comes back."""
+        """Exchange the refresh token, or an older one, and store the new tokens."""
         token = refresh_token or self.tokens["refresh_token"]
         response = self.service("POST", "/auth/refresh", json={"refresh_token": token})
         if response.status_code == 200:
@@ -170,19 +170,19 @@ class Actor:
 
     @property
     def claims(self) -> Document:
-        """What the access token says."""
+        """The claims of the access token."""
         claims: Document = jwt.decode(self.tokens["access_token"], options={"verify_signature": False})
         return claims
 
     @property
     def secret_status(self) -> int:
-        """The status that /tests/secret answers."""
+        """The status of /tests/secret with the access token."""
         return self.get("/tests/secret").status_code
 
 
 @pytest.fixture(scope="session")
 def mongo_uri() -> Iterator[str]:
-    """Give one database for the whole session, dropped at the end."""
+    """Yield the URI of a database for the whole session, dropped at the end."""
     server = os.environ.get("APP_MONGO_URI")
     assert server, "The suite needs a MongoDB of its own: run scripts/test"
     uri = f"{server.rpartition('/')[0]}/{NAME}_test_{secrets.token_hex(4)}"
@@ -193,11 +193,11 @@ def mongo_uri() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def config(mongo_uri: str) -> Config:
-    """Give the settings of the testing environment, with a random key."""
+    """Return the settings of the testing environment, with a random key."""
     return TestingConfig(
         JWT_SECRET_KEY=secrets.token_urlsafe(48),
         MONGO_URI=mongo_uri,
-        # Everybody here comes from one address; the throttle's own tests have their own.
+        # All tests use one address; the tests of the throttle have their own limits.
         LOGIN_FAILURES_PER_ADDRESS="1000000/minute",
         REGISTRATIONS_PER_ADDRESS="1000000/minute",
     )
@@ -211,7 +211,7 @@ def service(config: Config) -> Iterator[Service]:
     with Service(config) as service:
         yield service
     logging.getLogger().removeHandler(leaks)
-    assert not leaks.found(), "no line of the whole run tells a password or a token"
+    assert not leaks.found(), "a log line contains a password or a token"
 
 
 @pytest.fixture(autouse=True)
@@ -225,14 +225,14 @@ def _follow_revocations(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def database(mongo_uri: str) -> Iterator[Database[Document]]:
-    """Look into the database behind the service's back."""
+    """Yield a direct connection to the database."""
     with MongoClient[Document](mongo_uri, tz_aware=True) as client:
         yield client.get_default_database()
 
 
 @pytest.fixture
 def register(service: Service) -> Callable[..., Actor]:
-    """Give a way to register somebody under a name that is free."""
+    """Return a function that registers a user under an unused name."""
 
     def register(username: str | None = None) -> Actor:
         name = username or f"Alice-{secrets.token_hex(6)}"
@@ -245,26 +245,26 @@ def register(service: Service) -> Callable[..., Actor]:
 
 @pytest.fixture
 def alice(register: Callable[..., Actor]) -> Actor:
-    """Register alice, who is then logged in."""
+    """Register alice and log her in."""
     return register()
 
 
 @pytest.fixture(scope="session")
 def resident(service: Service) -> Actor:
-    """Register somebody for tests that only look at a token; nobody logs her out."""
+    """Register a user for tests that only read a token; no test ends her session."""
     body = {"username": f"resident-{secrets.token_hex(6)}", "password": PASSWORD}
     return Actor(service, body["username"], service("POST", "/users/registration", json=body).json())
 
 
 @pytest.fixture
 def bob(register: Callable[..., Actor]) -> Actor:
-    """Register bob, who has nothing to do with alice."""
+    """Register bob, another user."""
     return register(f"bob-{secrets.token_hex(6)}")
 
 
 @pytest.fixture
 def appoint(register: Callable[..., Actor], database: Database[Document]) -> Iterator[Callable[[], Actor]]:
-    """Give a way to make administrators, who are nobody any more after the test."""
+    """Yield a function that makes administrators; they lose the rank after the test."""
     database.users.update_many({"access": Access.ADMIN}, {"$set": {"access": Access.USER}})
 
     def appoint() -> Actor:
@@ -278,15 +278,15 @@ def appoint(register: Callable[..., Actor], database: Database[Document]) -> Ite
 
 @pytest.fixture
 def admin(appoint: Callable[[], Actor]) -> Actor:
-    """Give the only administrator."""
+    """Return the only administrator."""
     return appoint()
 
 
 @pytest.fixture
 def forge(config: Config, resident: Actor) -> Callable[..., str]:
-    """Give a way to sign a changed copy of the resident's access token, by default with the right key.
+    """Return a function that signs a changed copy of the resident's access token, by default with the right key.
 
-    A claim or header of None is left out.
+    A claim or header of None is omitted.
     """
 
     def forge(

@@ -1,4 +1,4 @@
-"""The service as a process of its own: Sanic's command line with settings of its own."""
+"""The service in separate processes, started by Sanic's command line."""
 
 import os
 import secrets
@@ -16,13 +16,13 @@ WORKERS = 2
 
 
 def environment(mongo_uri: str) -> dict[str, str]:
-    """Return the variables of a service with settings of its own."""
+    """Return environment variables with the settings of a separate service."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("APP_")}
     return others | {
         "APP_ENV": "testing",
         "APP_JWT_SECRET_KEY": secrets.token_urlsafe(48),
         "APP_MONGO_URI": mongo_uri,
-        "APP_REGISTRATIONS_PER_ADDRESS": "1000/minute",  # everybody here has the same address
+        "APP_REGISTRATIONS_PER_ADDRESS": "1000/minute",  # all tests use one address
     }
 
 
@@ -30,7 +30,7 @@ def environment(mongo_uri: str) -> dict[str, str]:
 def started(
     mongo_uri: str, *options: str, port: int = 0, variables: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Command, int]]:
-    """Start two workers, unless the options want otherwise; give the command and its port, and wait for nothing."""
+    """Start two workers, unless the options say otherwise; yield the command and its port without waiting."""
     port = port or free_port()
     command = [SANIC, "app", f"--port={port}", *(options or [f"--workers={WORKERS}"])]
     with running(command, cwd=CHECKOUT, env={**environment(mongo_uri), **(variables or {})}) as server:
@@ -38,5 +38,5 @@ def started(
 
 
 def new_name() -> str:
-    """Return a name that nobody has."""
+    """Return an unused name."""
     return f"alice-{secrets.token_hex(6)}"

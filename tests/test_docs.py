@@ -1,4 +1,4 @@
-"""The OpenAPI description: every route, as it is; and the page that shows it, with files from nowhere else."""
+"""The OpenAPI description of every route, and the page that shows it with files of this service only."""
 
 import asyncio
 import hashlib
@@ -25,14 +25,14 @@ from tests.test_errors import raw
 
 @pytest.fixture(scope="module")
 def service(config: Config) -> Iterator[Service]:
-    """Run an app of this module's own, which asks for passwords as long as production does."""
+    """Run an app with production's minimum length of passwords."""
     with Service(config.model_copy(update={"PASSWORD_MIN_LENGTH": 15})) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def description(service: Service) -> Document:
-    """Give the description as it is served."""
+    """Return the served description."""
     response = service("GET", "/docs/openapi.json")
     assert response.status_code == 200
     document: Document = response.json()
@@ -69,14 +69,14 @@ def test_protected_routes_ask_for_a_bearer_token(service: Service, description: 
         assert locked <= ("401" in described["responses"])
 
 
-def test_every_shape_that_is_named_is_there(description: Document) -> None:
+def test_every_referenced_schema_exists(description: Document) -> None:
     named = set(re.findall(r"#/components/schemas/(\w+)", str(description)))
     assert named <= set(description["components"]["schemas"])
     assert {"Registration", "Credentials", "Tokens", "ProblemDetails"} <= named
 
 
 def test_bodies_are_described(description: Document) -> None:
-    """Of every handler that reads one."""
+    """An operation has a body exactly if its handler reads one."""
     for route, handler in HANDLERS.items():
         reads = "read" in inspect.unwrap(handler).__code__.co_names
         assert reads == ("requestBody" in operations(description)[route])
@@ -85,7 +85,7 @@ def test_bodies_are_described(description: Document) -> None:
     assert shape["additionalProperties"] is False
 
 
-def test_every_operation_has_a_name_of_its_own_and_a_tag_that_is_described(description: Document) -> None:
+def test_every_operation_has_a_unique_name_and_a_described_tag(description: Document) -> None:
     names = [operation["operationId"] for operation in operations(description).values()]
     assert len(set(names)) == len(names)
     assert all(name.isalpha() for name in names)
@@ -94,19 +94,19 @@ def test_every_operation_has_a_name_of_its_own_and_a_tag_that_is_described(descr
 
 
 def example(schema: Document) -> Document:
-    """Make a body of the examples of its fields, as Swagger UI does."""
+    """Return a body made of the examples of its fields, as Swagger UI makes it."""
     return {name: part["examples"][0] for name, part in schema["properties"].items()}
 
 
-def test_examples_of_bodies_are_good_ones(description: Document) -> None:
+def test_examples_of_bodies_are_valid(description: Document) -> None:
     for shape in filter(None, {operation_at(*route).body for route in ROUTES}):
         body = example(description["components"]["schemas"][shape.__name__])
         assert set(body) == set(shape.model_fields)
         assert shape.model_validate_json(json.dumps(body))
 
 
-def test_examples_of_parameters_are_good_ones(description: Document) -> None:
-    """What has to be given has an example; what may be left out has none that would be sent along."""
+def test_examples_of_parameters_are_valid(description: Document) -> None:
+    """Required parameters have an example; optional ones have none, since the page would send it."""
     for route in ROUTES:
         for parameter in operations(description)[route].get("parameters", []):
             assert parameter["required"] == ("example" in parameter)
@@ -126,7 +126,7 @@ def test_the_example_of_a_registration_registers_and_logs_in(service: Service, d
 
 
 def refusals(description: Document) -> Iterator[tuple[int, Document]]:
-    """Find every refusal of every operation, with its status."""
+    """Yield every refusal of every operation, with its status."""
     for described in operations(description).values():
         for status, response in described["responses"].items():
             whole = resolved(description, response)
@@ -135,7 +135,7 @@ def refusals(description: Document) -> Iterator[tuple[int, Document]]:
 
 
 def resolved(description: Document, part: Document) -> Document:
-    """Follow a reference to a component."""
+    """Return a part, or the component that it refers to."""
     for name in part.get("$ref", "").split("/")[1:]:
         description = description[name]
     return description if "$ref" in part else part
@@ -171,7 +171,7 @@ def test_every_operation_declares_what_the_server_answers_with(description: Docu
 def test_operations_that_use_the_database_can_be_unavailable(
     service: Service, description: Document, appoint: Callable[[], Actor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the others ask it nothing. Each is called by a new administrator with the examples of its description."""
+    """And only those. A new administrator calls each operation with the examples of its description."""
     asked: list[bool] = []
     apply = TimeLimit.apply
 
@@ -200,11 +200,11 @@ def test_operations_that_use_the_database_can_be_unavailable(
 
 
 def addresses(text: str) -> set[str]:
-    """Find what a page refers to."""
+    """Return the addresses that a page refers to."""
     return set(re.findall(r'(?:href|src)="([^"]*)"', text))
 
 
-def test_the_page_lets_nothing_in_from_elsewhere(service: Service) -> None:
+def test_the_page_loads_nothing_from_other_hosts(service: Service) -> None:
     response = service("GET", "/docs")
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert response.headers["content-security-policy"] == (
@@ -216,7 +216,7 @@ def test_the_page_lets_nothing_in_from_elsewhere(service: Service) -> None:
     assert "style=" not in response.text
 
 
-def test_the_files_of_the_page_are_kept_for_ever_under_addresses_that_change_with_them(service: Service) -> None:
+def test_files_of_the_page_are_cached_under_paths_with_their_digest(service: Service) -> None:
     files = addresses(service("GET", "/docs").text) - {"/docs/openapi.json"}
     assert len(files) == len(page.FILES)
     for address in files:
@@ -228,8 +228,8 @@ def test_the_files_of_the_page_are_kept_for_ever_under_addresses_that_change_wit
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/openapi.json"])
-def test_what_may_change_is_asked_for_again(service: Service, path: str) -> None:
-    """And is not sent again to whoever has it, also by way of a proxy that compresses it."""
+def test_pages_are_revalidated_by_etag(service: Service, path: str) -> None:
+    """A client that has the content receives 304, also through a proxy that compresses (weak ETags)."""
     response = service("GET", path)
     assert response.headers["cache-control"] == "no-cache"
     assert response.headers["x-content-type-options"] == "nosniff"
@@ -241,8 +241,8 @@ def test_what_may_change_is_asked_for_again(service: Service, path: str) -> None
     assert service("GET", path, headers={"If-None-Match": '"another"'}).content == response.content
 
 
-def test_only_the_files_that_are_needed_are_served(service: Service) -> None:
-    """No map, no licence, no path out of the folder."""
+def test_only_the_needed_files_are_served(service: Service) -> None:
+    """No source map, no licence, no path traversal."""
     files = sorted(addresses(service("GET", "/docs").text) - {"/docs/openapi.json"})
     folder = files[0].rpartition("/")[0]
     for name in (
@@ -261,7 +261,7 @@ def test_only_the_files_that_are_needed_are_served(service: Service) -> None:
         assert service("GET", gone).status_code == 404
 
 
-def test_the_page_answers_every_method_sensibly(service: Service) -> None:
+def test_the_page_supports_get_head_and_options(service: Service) -> None:
     for path in ("/docs", "/docs/openapi.json", *addresses(service("GET", "/docs").text)):
         whole, head = service("GET", path), service("HEAD", path)
         assert (head.status_code, head.content) == (200, b"")
@@ -273,8 +273,8 @@ def test_the_page_answers_every_method_sensibly(service: Service) -> None:
         assert service("POST", path).status_code == 405
 
 
-def test_the_copy_of_swagger_ui_is_what_was_published() -> None:
-    """Nobody has changed a file since tools/swagger_ui.py brought it."""
+def test_the_copy_of_swagger_ui_is_unchanged() -> None:
+    """Its files have the digests that tools/swagger_ui.py recorded."""
     manifest = json.loads((page.SWAGGER_UI / "manifest.json").read_text())
     assert manifest["version"].startswith("5.")
     for name, digest in manifest["sha256"].items():

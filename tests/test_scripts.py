@@ -1,4 +1,4 @@
-"""What a developer starts, really run: scripts/run in a copy of the tree, and tools.local_mongo under it."""
+"""scripts/run and scripts/admin in a copy of the repository, and tools.local_mongo below them."""
 
 import json
 import os
@@ -38,7 +38,7 @@ ENVIRONMENT = {
 
 
 class Newcomer:
-    """Somebody with a fresh copy of the tree, who starts scripts/run in it again and again."""
+    """A developer with a fresh copy of the repository, who starts scripts/run in it several times."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = copy_tree(folder)
@@ -48,14 +48,14 @@ class Newcomer:
         self._server: Command | None = None
 
     def start(self, *, terminal: bool = False) -> Command:
-        """Start it, and wait for nothing."""
+        """Start scripts/run without waiting."""
         self.close()
         command = ["scripts/run", f"--port={self.port}"]
         self._server = Command(command, cwd=self.folder, env=ENVIRONMENT, terminal=terminal)
         return self._server
 
     def serve(self, *, terminal: bool = False) -> Command:
-        """Have it running and saying so, in a terminal or not; start it if it is not so already."""
+        """Return a running scripts/run that has printed its hints, in a terminal or not; start it if needed."""
         server = self._server
         if server is None or server.exit_code is not None or bool(server.terminal) != terminal:
             server = self.start(terminal=terminal)
@@ -68,7 +68,7 @@ class Newcomer:
         return httpx.post(f"{self.url}{path}", json=ALICE, trust_env=False, timeout=20).status_code
 
     def close(self) -> None:
-        """Kill what still runs."""
+        """Kill all processes that still run."""
         if self._server:
             self._server.close()
             self._server = None
@@ -76,7 +76,7 @@ class Newcomer:
 
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
-    """Start scripts/run for the first time, in a terminal, and register alice, whom every later start must know."""
+    """Start scripts/run for the first time, in a terminal, and register alice, who exists after every later start."""
     with closing(Newcomer(tmp_path_factory.mktemp("tree"))) as newcomer:
         newcomer.serve(terminal=True)
         assert newcomer.post("/users/registration") == 201
@@ -84,12 +84,12 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
 
 
 def spawned(family: set[Process]) -> list[Process]:
-    """Return Sanic's children."""
+    """Return the processes that Sanic has spawned."""
     return [process for process in family if "spawn_main" in process.command]
 
 
 def ctrl_c(server: Command) -> None:
-    """Press it; the terminal sends SIGINT to every process of the foreground group."""
+    """Press Ctrl-C: the terminal sends SIGINT to every process of the foreground group."""
     assert server.terminal
     server.terminal.type(b"\x03")
 
@@ -99,7 +99,7 @@ def terminate(server: Command) -> None:
 
 
 def interrupt(server: Command) -> None:
-    """Tell the parent alone, as `kill -INT` does."""
+    """Send SIGINT to the parent alone, as `kill -INT` does."""
     server.send(signal.SIGINT)
 
 
@@ -186,10 +186,10 @@ def test_a_port_that_cannot_be_had_is_one_line(newcomer: Newcomer, tmp_path: Pat
         (kill_main, 128 + signal.SIGKILL),
     ],
 )
-def test_however_it_ends_nothing_is_left_but_the_data(
+def test_after_every_kind_of_end_only_the_data_remains(
     newcomer: Newcomer, end: Callable[[Command], None], exit_code: int
 ) -> None:
-    """No process goes on, the port is free; the next start, which is the next case's, has the same users."""
+    """No process remains and the port is free; the next start, in the next case, has the same users."""
     server = newcomer.serve(terminal=end is ctrl_c)
     assert newcomer.post("/auth") == 200
     until(lambda: len(spawned(server.family())) == SPAWNED, "Sanic's children")
@@ -203,7 +203,7 @@ def test_however_it_ends_nothing_is_left_but_the_data(
         httpx.get(newcomer.url, trust_env=False)
 
 
-def test_after_every_end_the_secret_and_the_users_are_there(newcomer: Newcomer) -> None:
+def test_the_secret_and_the_users_survive_every_kind_of_end(newcomer: Newcomer) -> None:
     secret = newcomer.config.read_bytes()
     newcomer.serve()
     assert newcomer.config.read_bytes() == secret
@@ -211,8 +211,8 @@ def test_after_every_end_the_secret_and_the_users_are_there(newcomer: Newcomer) 
 
 
 @pytest.mark.parametrize("end", [ctrl_c, terminate, kill_parent])
-def test_stopped_while_it_starts_it_does_not_wait_for_ever(newcomer: Newcomer, end: Callable[[Command], None]) -> None:
-    """Sanic alone would wait for workers that it has ended already."""
+def test_a_stop_during_the_start_ends_it(newcomer: Newcomer, end: Callable[[Command], None]) -> None:
+    """Sanic alone would wait for workers that it has already ended."""
     server = newcomer.start(terminal=end is ctrl_c)
     until(lambda: len(spawned(server.family())) == SPAWNED, "Sanic's children")
     end(server)
@@ -222,7 +222,7 @@ def test_stopped_while_it_starts_it_does_not_wait_for_ever(newcomer: Newcomer, e
 
 
 def run_with_mongo(*command: str) -> tuple[int, str]:
-    """Run a command under tools.local_mongo; return its exit code and what it wrote."""
+    """Run a command with tools.local_mongo and return its exit code and output."""
     with running([sys.executable, "-m", "tools.local_mongo", *command], cwd=CHECKOUT) as run:
         return run.wait(), run.output
 
@@ -237,8 +237,8 @@ def test_ctrl_c_while_mongodb_starts_is_quiet() -> None:
 
 
 @pytest.mark.parametrize(("parent", "exit_code"), [("os.getppid()", 0), ("0", -signal.SIGTERM)])
-def test_a_process_whose_parent_has_gone_already_ends(parent: str, exit_code: int) -> None:
-    """Whoever has adopted it; on a desktop that is seldom the process with the number 1."""
+def test_a_process_whose_parent_has_already_died_ends(parent: str, exit_code: int) -> None:
+    """Whichever process has adopted it: on a desktop that is seldom process 1."""
     program = f"import os; from tools.processes import die_with_parent; die_with_parent({parent})"
     with running([sys.executable, "-c", program], cwd=CHECKOUT) as orphan:
         assert orphan.wait() == exit_code
@@ -254,7 +254,7 @@ def test_local_mongo_without_a_command_explains_itself() -> None:
     assert output.startswith("usage: python -m tools.local_mongo")
 
 
-def test_a_frozen_mongodb_answers_nothing_until_it_goes_on_with_its_data(tmp_path: Path) -> None:
+def test_a_frozen_mongodb_times_out_and_keeps_its_data(tmp_path: Path) -> None:
     with local_mongo.local_mongo(tmp_path) as mongo, MongoClient[Document](mongo.uri) as client:
         assert isinstance(mongo, LocalMongo)
         notes = client.get_default_database()["notes"]
@@ -282,17 +282,17 @@ def test_a_frozen_mongodb_ends_with_its_parent(tmp_path: Path) -> None:
         until(lambda: not any(process.runs() for process in family), "the end of every process")
 
 
-def test_a_missing_mongod_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_mongod_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(mongod, "BUNDLE", "not_installed.db")
     with pytest.raises(MongoFailed, match="no mongod on PATH"):
         mongod.mongod_path()
 
 
-def test_a_mongod_that_cannot_be_loaded_is_said_in_its_own_words(
+def test_a_mongod_that_cannot_be_loaded_is_reported_with_its_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where the library is missing that Debian's git does not bring: there is no log, or only that of last time."""
+    """For example without libcurl: there is no log, or only that of an earlier start."""
     words = "mongod: error while loading shared libraries: libcurl.so.4: cannot open shared object file"
     (tmp_path / "mongod").write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 127\n")
     (tmp_path / "mongod").chmod(0o755)
@@ -305,7 +305,7 @@ def test_a_mongod_that_cannot_be_loaded_is_said_in_its_own_words(
     assert run_with_mongo("--data", str(data), "--", "true") == (1, said)
 
 
-def test_of_a_mongod_that_ends_with_a_log_it_is_named(tmp_path: Path) -> None:
+def test_the_log_of_a_mongod_that_ended_is_named(tmp_path: Path) -> None:
     broken = LocalMongo(tmp_path, options=["--keyFile", "/nonexistent"])
     with pytest.raises(MongoFailed, match="its log is") as failed:
         broken.start()
