@@ -23,27 +23,21 @@ WITH_APP = [example for example in EXAMPLES if example not in WITH_SERVICE]
 
 
 @pytest.mark.parametrize("examples", [WITH_SERVICE, WITH_APP], ids=["service", "apps"])
-def test_every_example_passes(mongo_uri: str, examples: list[str]) -> None:
+def test_every_example_passes(mongo_uri: str, tmp_path: Path, examples: list[str]) -> None:
     """Each in a module of its own; those that stop their app not together with the fixture `service`."""
-    names = [f"test_example_{number}_{os.getpid()}.py" for number in range(len(examples))]
-    files = [CHECKOUT / "tests" / name for name in names]  # where pytest finds the fixtures
-    try:
-        for file, example in zip(files, examples, strict=True):
-            file.write_text(example)
-        ignore = "ignore:.*Passing the loop argument:DeprecationWarning"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", ignore, *map(str, files)]
-        result = subprocess.run(
-            command,
-            cwd=CHECKOUT,
-            env={**os.environ, "APP_MONGO_URI": mongo_uri},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    finally:
-        for file in files:
-            file.unlink(missing_ok=True)
+    for number, example in enumerate(examples):
+        (tmp_path / f"test_example_{number}.py").write_text(example)
+    options = ["-p", "tests.conftest", "-c", str(CHECKOUT / "pyproject.toml"), "-p", "no:cacheprovider"]
+    ignore = ["-W", "ignore:.*Passing the loop argument:DeprecationWarning"]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *options, *ignore, tmp_path],
+        cwd=CHECKOUT,
+        env={**os.environ, "APP_MONGO_URI": mongo_uri},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"{len(examples)} passed" in result.stdout
 
