@@ -17,6 +17,7 @@ from app.models.users import Access
 from config import Config
 from tests import serving
 from tests.conftest import PASSWORD, Actor, Document, Service
+from tests.processes import TIMEOUT_SECONDS
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> subpro
     """Run `sanic app exec ...`."""
     command = [serving.SANIC, "app:create_app", "exec", *arguments]
     return subprocess.run(
-        command, env=environment, input=stdin, capture_output=True, text=True, timeout=30, check=False
+        command, env=environment, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
     )
 
 

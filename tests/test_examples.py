@@ -13,6 +13,7 @@ from pymongo import MongoClient
 from examples import client
 from examples.client import Session, SessionEnded
 from tests.conftest import PASSWORD, Document
+from tests.processes import TIMEOUT_SECONDS
 from tests.serving import CHECKOUT, new_name, started
 
 TOKEN_SECONDS = 2
@@ -85,7 +86,7 @@ class LossyTransport(httpx.AsyncBaseTransport):
 @asynccontextmanager
 async def expired(url: str, network: LossyTransport) -> AsyncIterator[Session]:
     """Yield a session whose access token has just expired."""
-    async with httpx.AsyncClient(base_url=url, transport=network, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=url, transport=network, timeout=TIMEOUT_SECONDS) as http:
         name = new_name()
         await http.post("/users/registration", json={"username": name, "password": PASSWORD})
         session = await Session.log_in(http, name, PASSWORD)
@@ -104,7 +105,7 @@ def counter(mongo: MongoClient[Document], session: Session) -> int:
 def test_curl_registers_refreshes_and_is_rejected_after_the_logout(mongo_uri: str) -> None:
     with serving(f"{mongo_uri}_examples") as url:
         command = [str(CHECKOUT / "examples" / "curl.sh"), url]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True)
     assert [line for line in result.stdout.splitlines() if line.isdigit()] == ["200", "200", "204", "401"]
     assert '{"Hello":"Secret!"}' in result.stderr
     assert '"code":"session_ended"' in result.stderr
@@ -178,7 +179,7 @@ def test_an_invalid_access_token_is_refreshed_if_the_session_is_active(
     """After a change of ACCESS_TOKEN_SECONDS the session is active; after a change of the key it has ended."""
 
     async def story(before: str) -> None:
-        async with httpx.AsyncClient(base_url=before, timeout=20) as http:
+        async with httpx.AsyncClient(base_url=before, timeout=TIMEOUT_SECONDS) as http:
             name = new_name()
             await http.post("/users/registration", json={"username": name, "password": PASSWORD})
             session = await Session.log_in(http, name, PASSWORD)

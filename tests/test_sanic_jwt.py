@@ -25,6 +25,7 @@ from app import create_app
 from app.models.sessions import ROTATIONS_REMEMBERED
 from config import Config
 from tests.conftest import Actor, Document, Service
+from tests.processes import TIMEOUT_SECONDS
 from tests.stock import USER, App, add_routes, create_stock_app, stock_forge
 
 PROTECTED_ROUTES = [
@@ -51,7 +52,7 @@ class Api:
         self._credentials = credentials
         host, port = service.address
         self._http = httpx.AsyncClient(
-            base_url=f"http://{host}:{port}", limits=httpx.Limits(max_connections=1), timeout=20
+            base_url=f"http://{host}:{port}", limits=httpx.Limits(max_connections=1), timeout=TIMEOUT_SECONDS
         )
 
     def __call__(self, method: str, path: str, *, token: str | None = None, **options: Any) -> httpx.Response:

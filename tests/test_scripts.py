@@ -19,7 +19,7 @@ from pymongo.errors import PyMongoError
 
 from tests.conftest import PASSWORD, Document
 from tests.copies import copy_tree
-from tests.processes import Command, Process, descendants, running, until
+from tests.processes import TIMEOUT_SECONDS, Command, Process, descendants, running, until
 from tests.serving import CHECKOUT
 from tools import local_mongo, mongod
 from tools.local_mongo import LocalMongo, MongoFailed, free_port
@@ -65,7 +65,7 @@ class Newcomer:
 
     def post(self, path: str) -> int:
         """Send alice's credentials and return the status."""
-        return httpx.post(f"{self.url}{path}", json=ALICE, trust_env=False, timeout=20).status_code
+        return httpx.post(f"{self.url}{path}", json=ALICE, trust_env=False, timeout=TIMEOUT_SECONDS).status_code
 
     def close(self) -> None:
         """Kill all processes that still run."""

@@ -17,7 +17,7 @@ from pymongo import MongoClient
 from app.models.sessions import CLOCKS_DIFFER_SECONDS, KEEP_ENDED_SECONDS
 from app.models.users import Access
 from tests.conftest import PASSWORD, Document
-from tests.processes import Command, connection_owner, running, until
+from tests.processes import TIMEOUT_SECONDS, Command, connection_owner, running, until
 from tests.serving import CHECKOUT, SANIC, WORKERS, environment, new_name, started
 from tools.local_mongo import free_port
 
@@ -30,7 +30,7 @@ class Connection:
     """A persistent connection to the service, so that one worker answers all its requests."""
 
     def __init__(self, server: Command, port: int) -> None:
-        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20)
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=TIMEOUT_SECONDS)
         stream = self("GET", "/tests/hello").extensions["network_stream"]
         _, own_port = stream.get_extra_info("client_addr")
         worker = connection_owner(server.family(), port, own_port)

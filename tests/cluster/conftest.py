@@ -15,7 +15,7 @@ from tests.faults.conftest import Server
 from tests.faults.conftest import note as note  # a fixture of these tests
 from tests.faults.conftest import pytest_terminal_summary as pytest_terminal_summary
 from tests.processes import Command, until
-from tests.serving import CHECKOUT, SANIC
+from tests.serving import CHECKOUT, SANIC, WORKERS
 from tools.local_mongo import ReplicaSet, free_port
 
 CONFIGURATION = CHECKOUT / "deploy" / "haproxy.cfg"
@@ -49,12 +49,14 @@ class Node:
     def start(self) -> None:
         """Start the service like the container image, and do not wait."""
         port = self.address.rpartition(":")[2]
-        command = [SANIC, "app", f"--port={port}", "--workers=2", "--no-motd"]
+        command = [SANIC, "app", f"--port={port}", f"--workers={WORKERS}", "--no-motd"]
         self._command = Command(command, cwd=CHECKOUT, env=self._settings)
 
     def wait(self) -> None:
-        """Wait until one of its workers reports that it is ready."""
+        """Wait until its workers report that they are ready."""
         self.server.command.wait_for(f"{self.server.url}/health/ready")
+        until(lambda: len(self.server.workers) == WORKERS, "every worker has started")
+        self.server.wait_until_ready()
 
     def stop(self) -> str:
         """Send SIGTERM, wait for the end of the service, and return its output."""
@@ -119,13 +121,13 @@ def settings(mongo_uri: str) -> dict[str, str]:
 
 
 @contextmanager
-def balancing(nodes: list[Node], variables: dict[str, str]) -> Iterator[Server]:
-    """Run the load balancer in front of the services."""
+def balancing(addresses: list[str], variables: dict[str, str]) -> Iterator[Server]:
+    """Run the load balancer in front of the services with these addresses."""
     haproxy = shutil.which("haproxy")
     assert haproxy, "haproxy is not installed: apt-get install haproxy"
     port = free_port()
-    addresses = {node.name.upper(): node.address for node in nodes}
-    environment = variables | addresses | {"BIND": f"127.0.0.1:{port}"}
+    services = {f"API{number + 1}": address for number, address in enumerate(addresses)}
+    environment = variables | services | {"BIND": f"127.0.0.1:{port}"}
     command = Command([haproxy, "-db", "-f", str(CONFIGURATION)], cwd=CHECKOUT, env=environment)
     try:
         command.wait_for(f"http://127.0.0.1:{port}/health/ready")
@@ -150,4 +152,5 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             node.start()
         for node in nodes:
             node.wait()
-        yield Cluster(replica_set, nodes, running.enter_context(balancing(nodes, variables)))
+        balancer = running.enter_context(balancing([node.address for node in nodes], variables))
+        yield Cluster(replica_set, nodes, balancer)

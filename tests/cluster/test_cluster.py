@@ -1,27 +1,30 @@
 """Tests that the cluster behaves as one service while a part of it is lost or restarted."""
 
+import http.server
 import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import httpx
 import pytest
 
-from tests.cluster.conftest import Cluster, Node
+from tests.cluster.conftest import NODES, Cluster, Node, balancing, settings
 from tests.conftest import PASSWORD, Document
 from tests.faults.conftest import Load, Server
 from tests.faults.test_processes import ready_workers
-from tests.processes import until
+from tests.processes import TIMEOUT_SECONDS, until
 from tests.serving import new_name
+from tests.test_workers import Connection
 
 CALM_SECONDS = 3  # of load before and after a fault
 LOGOUT_SECONDS = 2  # the maximum time until a logout takes effect on every service
-REQUESTS = 10  # requests to a service, enough to reach both of its workers
 FAILURES = 10  # LOGIN_FAILURES_PER_PAIR
 BODY_BYTES = 1_000_000  # REQUEST_MAX_SIZE
 ARRIVAL_SECONDS = 15  # timeout http-request of the load balancer
@@ -98,16 +101,16 @@ def failures(load: Load, began: float, ended: float) -> str:
 
 
 def test_a_logout_through_any_service_takes_effect_on_every_service(cluster: Cluster, note: Note) -> None:
-    for node in cluster.nodes:
-        tokens = register(cluster.balancer)
-        assert all_statuses(cluster, tokens) == {200}
-        assert node.server.post("/auth/logout", tokens["access_token"]).status_code == 204
-        began = time.monotonic()
-        secret = partial(all_statuses, cluster, tokens)
-        until(lambda: secret() == {401}, "401 from every service", seconds=LOGOUT_SECONDS)  # noqa: B023 - called only here
-        note(f"logout through {node.name}: 401 from every service after {time.monotonic() - began:.2f} s")
-        time.sleep(max(0.0, began + LOGOUT_SECONDS - time.monotonic()))
-        assert all_statuses(cluster, tokens) == {401}
+    with ExitStack() as opened:
+        workers = [one for node in cluster.nodes for one in opened.enter_context(node.server.each_worker())]
+        for node in cluster.nodes:
+            token = register(cluster.balancer)["access_token"]
+            assert statuses(workers, token) == {200}
+            assert node.server.post("/auth/logout", token).status_code == 204
+            began = time.monotonic()
+            secret = partial(statuses, workers, token)
+            until(lambda: secret() == {401}, "401 from every worker", seconds=LOGOUT_SECONDS)  # noqa: B023 - called here
+            note(f"logout through {node.name}: 401 from every worker after {time.monotonic() - began:.2f} s")
 
 
 def register(server: Server) -> Document:
@@ -116,14 +119,9 @@ def register(server: Server) -> Document:
     return tokens
 
 
-def all_statuses(cluster: Cluster, tokens: Document) -> set[int]:
-    """Return the statuses of GET /tests/secret from all services."""
-    return set().union(*(statuses(node.server, tokens) for node in cluster.nodes))
-
-
-def statuses(server: Server, tokens: Document) -> set[int]:
-    """Return the statuses of GET /tests/secret from one service."""
-    return {server.get("/tests/secret", tokens["access_token"]).status_code for _ in range(REQUESTS)}
+def statuses(workers: list[Connection], token: str) -> set[int]:
+    """Return the statuses of GET /tests/secret from these workers."""
+    return {worker.secret(token) for worker in workers}
 
 
 def test_the_load_balancer_removes_addresses_that_clients_send(cluster: Cluster) -> None:
@@ -152,7 +150,7 @@ def log_in(
 ) -> httpx.Response:
     """Send a login with a wrong password from a loopback address."""
     transport = httpx.HTTPTransport(local_address=own_address)
-    with httpx.Client(transport=transport, timeout=20) as client:
+    with httpx.Client(transport=transport, timeout=TIMEOUT_SECONDS) as client:
         body = {"username": username, "password": WRONG_PASSWORD}
         return client.post(f"{server.url}/auth", json=body, headers=headers)
 
@@ -178,7 +176,8 @@ def test_metrics_are_not_available_to_clients(cluster: Cluster, path: str) -> No
 
 def test_the_load_balancer_rejects_large_bodies_like_the_service(cluster: Cluster) -> None:
     for server in (cluster.balancer, cluster.nodes[0].server):
-        response = httpx.post(f"{server.url}/auth", content=b"x" * (BODY_BYTES + 1), trust_env=False)
+        url, body = f"{server.url}/auth", b"x" * (BODY_BYTES + 1)
+        response = httpx.post(url, content=body, trust_env=False, timeout=TIMEOUT_SECONDS)
         assert response.status_code == 413
         assert_problem(response, "payload_too_large")
 
@@ -199,6 +198,71 @@ def test_the_load_balancer_closes_slow_requests(cluster: Cluster) -> None:
                 connection.sendall(b" ")
     assert response.startswith(b"HTTP/1.1 408 ")
     assert json.loads(response.partition(b"\r\n\r\n")[2])["code"] == "request_timeout"
+
+
+class Unresponsive(http.server.BaseHTTPRequestHandler):
+    """A service that closes the connection of a POST request, and of the first request to a path, without a response.
+
+    It responds to requests for its health, and to the following GET requests.
+    """
+
+    protocol_version = "HTTP/1.1"
+    received: Counter[str]
+
+    def do_GET(self) -> None:
+        """Respond with 200, except to the first request to a path."""
+        self.received[self.requestline] += 1
+        if self.received[self.requestline] > 1 or self.path.startswith("/health"):
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self.close_connection = True
+
+    def do_POST(self) -> None:
+        """Read the request and close the connection."""
+        self.received[self.requestline] += 1
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+@contextmanager
+def unresponsive_service() -> Iterator[tuple[str, Counter[str]]]:
+    """Run such a service; yield its address and the number of its requests by request line."""
+    received = Counter[str]()
+    handler = type("Handler", (Unresponsive,), {"received": received})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}", received
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_request_without_a_response_is_repeated_if_it_is_a_get_and_is_502_otherwise() -> None:
+    """Also if it is not the first request of the client's connection; the client keeps its connection."""
+    with (
+        unresponsive_service() as (address, received),
+        balancing([address] * NODES, settings("mongodb://127.0.0.1:1/unused")) as balancer,
+        httpx.Client(base_url=balancer.url, trust_env=False, timeout=TIMEOUT_SECONDS) as client,
+    ):
+        connections = set()
+        for path in ("/first", "/second"):
+            response = client.get(path)
+            assert response.status_code == 200
+            assert received[f"GET {path} HTTP/1.1"] == 2
+            connections.add(response.extensions["network_stream"].get_extra_info("client_addr"))
+            response = client.post(path, json={})
+            assert response.status_code == 502
+            assert_problem(response, "bad_gateway")
+            assert received[f"POST {path} HTTP/1.1"] == 1
+        assert len(connections) == 1
+        until(lambda: balancer.command.output.count(" 502 ") == 2, "a log line for each 502 response")
 
 
 def assert_problem(response: httpx.Response, code: str) -> None:

@@ -4,13 +4,14 @@ import asyncio
 import re
 import secrets
 import signal
+import ssl
 import statistics
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,9 @@ import httpx
 import pytest
 
 from tests.conftest import PASSWORD, Document
-from tests.processes import Command, Process
-from tests.serving import started
+from tests.processes import TIMEOUT_SECONDS, Command, Process, until
+from tests.serving import WORKERS, started
+from tests.test_workers import Connection
 from tools.local_mongo import LocalMongo, ReplicaSet
 
 MONGO_SECONDS = 2  # APP_MONGO_TIMEOUT_SECONDS of the servers here
@@ -30,6 +32,7 @@ READY_LINE = re.compile(r"Worker ready \[(\d+)\]")
 LOAD_CLIENTS = 8  # concurrent clients of a load
 PAUSE_SECONDS = 0.15  # between two requests of a client
 NEW_PASSWORD = "a quite different sentence"
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without it every client spends 20 ms on loading certificates
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,6 +62,7 @@ class Server:
 
     def __init__(self, command: Command, port: int, mongo_uri: str) -> None:
         self.command = command
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.mongo_uri = mongo_uri
 
@@ -70,17 +74,47 @@ class Server:
 
     def get(self, path: str, token: str | None = None) -> httpx.Response:
         """Send a GET request on a new connection."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.get(self.url + path, headers=headers, trust_env=False, timeout=20)
+        return self._send("GET", path, token)
 
     def post(self, path: str, token: str | None = None, **body: str) -> httpx.Response:
         """Send a POST request on a new connection."""
+        return self._send("POST", path, token, body or None)
+
+    def _send(self, method: str, path: str, token: str | None, body: Document | None = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.post(self.url + path, json=body or None, headers=headers, trust_env=False, timeout=20)
+        with httpx.Client(trust_env=False, timeout=TIMEOUT_SECONDS, verify=NO_TLS) as client:
+            return client.request(method, self.url + path, headers=headers, json=body)
 
     def ready(self) -> bool:
-        """Return whether the service reports that it is ready."""
+        """Return whether one of the workers reports that it is ready."""
         return self.get("/health/ready").status_code == 200
+
+    @contextmanager
+    def each_worker(self) -> Iterator[list[Connection]]:
+        """Open a connection to every worker.
+
+        Two workers are not one: each has its own connections to the database, and learns of the logouts of the other
+        with its next poll.
+        """
+        with ExitStack() as opened:
+            connections: dict[int, Connection] = {}
+
+            def connected() -> bool:
+                connection = opened.enter_context(closing(Connection(self.command, self.port)))
+                connections.setdefault(connection.worker, connection)
+                return connections.keys() >= {one.pid for one in self.workers}
+
+            until(connected, "a connection to every worker")
+            yield list(connections.values())
+
+    def wait_until_ready(self, seconds: float = TIMEOUT_SECONDS) -> None:
+        """Wait until every worker reports that it is ready."""
+        with self.each_worker() as workers:
+            until(
+                lambda: all(worker("GET", "/health/ready").status_code == 200 for worker in workers),
+                "every worker is ready",
+                seconds=seconds,
+            )
 
 
 @contextmanager
@@ -94,28 +128,41 @@ def serving(mongo_uri: str, **settings: str) -> Iterator[Server]:
     }
     with started(mongo_uri, variables=variables) as (command, port):
         command.wait_for(f"http://127.0.0.1:{port}/tests/hello")
-        yield Server(command, port, mongo_uri)
+        server = Server(command, port, mongo_uri)
+        until(lambda: len(server.workers) == WORKERS, "every worker has started")
+        yield server
         command.send(signal.SIGTERM)
         assert command.wait() == 0
         assert "Traceback" not in command.output, command.output
 
 
+@contextmanager
+def running_mongo(data: Path, *options: str, port: int | None = None) -> Iterator[LocalMongo]:
+    """Run a MongoDB, and stop it also if the test fails: no process may outlive its test."""
+    mongo = LocalMongo(data, port, options)
+    try:
+        mongo.start()
+        yield mongo
+    finally:
+        mongo.stop()
+
+
 @pytest.fixture
 def mongo(tmp_path: Path) -> Iterator[LocalMongo]:
     """Run a MongoDB into which a test can inject faults."""
-    mongo = LocalMongo(tmp_path / "mongodb")
-    mongo.start()
-    yield mongo
-    mongo.stop()
+    with running_mongo(tmp_path / "mongodb") as mongo:
+        yield mongo
 
 
 @pytest.fixture
 def replica_set(tmp_path: Path) -> Iterator[ReplicaSet]:
     """Run a replica set with three members."""
     replica_set = ReplicaSet(tmp_path / "mongodb", 3)
-    replica_set.start()
-    yield replica_set
-    replica_set.stop()
+    try:
+        replica_set.start()
+        yield replica_set
+    finally:
+        replica_set.stop()
 
 
 @pytest.fixture
@@ -172,7 +219,7 @@ class Load:
         await asyncio.gather(self._repeat(self._get_hello), *clients)
 
     async def _repeat(self, action: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
-        async with httpx.AsyncClient(base_url=self.server.url, timeout=20, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=self.server.url, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
             while not self._stopping.is_set():
                 await action(client)
 
@@ -249,9 +296,12 @@ class Load:
             }
             assert list(statuses.values()).count(200) == 1, (account.username, statuses)
             for tokens in account.logged_out:
-                assert self.server.get("/tests/secret", tokens["access_token"]).status_code == 401
+                until(partial(self._is_revoked, tokens), "401 from a worker that had not yet polled the logout")
                 refreshed = self.server.post("/auth/refresh", refresh_token=tokens["refresh_token"])
                 assert refreshed.status_code == 401, account.username
+
+    def _is_revoked(self, tokens: Document) -> bool:
+        return self.server.get("/tests/secret", tokens["access_token"]).status_code == 401
 
     def report(self) -> str:
         """Return a one-line summary of the responses."""

@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.conftest import Server
 from tests.faults.test_processes import Note, serving
-from tests.processes import until
+from tests.processes import TIMEOUT_SECONDS
 
 IDLE_CONNECTIONS = 5000
 SLOW_CONNECTIONS = 200
@@ -57,7 +57,7 @@ def more_open_files() -> Iterator[None]:
 
 def connect(server: Server) -> socket.socket:
     """Open a connection."""
-    return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20)
+    return socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT_SECONDS)
 
 
 def send(server: Server, request: bytes) -> bytes:
@@ -238,5 +238,5 @@ def test_a_thousand_pipelined_requests_are_answered_in_order(server: Server) -> 
 
 def test_both_workers_are_ready_afterwards(server: Server) -> None:
     """Run as the last test of the module."""
-    until(server.ready, "readiness")
+    server.wait_until_ready()
     assert "is replaced" not in server.command.output

@@ -1,11 +1,12 @@
 """Tests with a MongoDB that is killed, frozen, slow, full, without a primary, unavailable, or rejects the password."""
 
 import os
+import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ from tests.faults.conftest import (
     Footprint,
     Load,
     Server,
+    running_mongo,
     serving,
 )
 from tests.faults.test_processes import starting
@@ -63,9 +65,8 @@ def test_an_unavailable_database_allows_no_access_and_refreshes_can_be_retried(
     alice = server.post("/users/registration", username="alice", password=PASSWORD).json()
     bob = server.post("/users/registration", username="bobby", password=PASSWORD).json()
     assert server.post("/auth/logout", bob["access_token"]).status_code == 204
-    until(
-        lambda: {server.get("/tests/secret", bob["access_token"]).status_code for _ in range(8)} == {401}, "the logout"
-    )
+    with server.each_worker() as workers:
+        until(lambda: {worker.secret(bob["access_token"]) for worker in workers} == {401}, "the logout")
     mongo.kill()
     began = time.monotonic()
     while time.monotonic() - began < LONG_OUTAGE_SECONDS:
@@ -82,9 +83,10 @@ def test_an_unavailable_database_allows_no_access_and_refreshes_can_be_retried(
             assert (response.status_code, response.headers["content-type"]) == (503, "application/problem+json")
             assert response.headers["retry-after"]
             assert response.elapsed.total_seconds() < RESPONSE_LIMIT_SECONDS
-    assert server.get("/tests/secret", alice["access_token"]).status_code == 503, "the revocations are stale"
+    with server.each_worker() as workers:
+        assert {worker.secret(alice["access_token"]) for worker in workers} == {503}, "the revocations are stale"
     mongo.start()
-    until(server.ready, "readiness", seconds=RECOVERY_SECONDS)
+    server.wait_until_ready(RECOVERY_SECONDS)
     assert server.post("/auth/refresh", refresh_token=alice["refresh_token"]).status_code == 200
     assert server.get("/tests/secret", bob["access_token"]).status_code == 401
 
@@ -150,63 +152,70 @@ def test_a_slow_database_is_limited_by_the_time_budget_of_the_request(
 
 def test_stale_revocations_make_only_protected_routes_unavailable(tmp_path: Path, note: Note) -> None:
     """Only the query for revocations fails; all other database commands succeed."""
-    mongo = LocalMongo(tmp_path / "mongodb", options=["--setParameter", "enableTestCommands=1"])
-    mongo.start()
-    with serving(mongo.uri, REVOCATION_STALE_SECONDS="3") as server:
+    with (
+        running_mongo(tmp_path / "mongodb", "--setParameter", "enableTestCommands=1") as mongo,
+        serving(mongo.uri, REVOCATION_STALE_SECONDS="3") as server,
+        server.each_worker() as workers,
+    ):
+
+        def statuses() -> set[int]:
+            return {worker.secret(token) for worker in workers}
+
+        def readiness_codes() -> set[str | None]:
+            return {code_of(worker("GET", "/health/ready")) for worker in workers}
+
         name = "alice"
         token = server.post("/users/registration", username=name, password=PASSWORD).json()["access_token"]
         fault = {"failCommands": ["find"], "namespace": f"{DATABASE}.sessions", "errorCode": INTERRUPTED}
         began = time.monotonic()
         with failing(mongo, fault):
-            until(lambda: server.get("/tests/secret", token).status_code == 503, "503", seconds=3 + 1)
+            until(lambda: statuses() == {503}, "503 from every worker", seconds=3 + 1)
             note(f"protected routes unavailable {time.monotonic() - began:.2f} s after the fault")
-            until(lambda: code_of(server.get("/health/ready")) == "revocations_stale", "503 from readiness", seconds=1)
+            until(lambda: readiness_codes() == {"revocations_stale"}, "503 from readiness", seconds=1)
             assert server.get("/tests/secret", token).headers["retry-after"]
             assert server.get("/tests/hello").status_code == 200
             assert server.post("/auth", username=name, password=PASSWORD).status_code == 200
         began = time.monotonic()
-        until(lambda: server.get("/tests/secret", token).status_code == 200, "recovery", seconds=RECOVERY_SECONDS)
-        until(server.ready, "readiness", seconds=RECOVERY_SECONDS)
+        until(lambda: statuses() == {200}, "recovery", seconds=RECOVERY_SECONDS)
+        server.wait_until_ready(RECOVERY_SECONDS)
         note(f"and available {time.monotonic() - began:.2f} s after its end")
-    mongo.stop()
 
 
 def test_the_service_starts_before_its_database(tmp_path: Path, note: Note) -> None:
     mongo = LocalMongo(tmp_path / "mongodb")
-    with serving(mongo.uri) as server:
+    with ExitStack() as running, serving(mongo.uri) as server:
         credentials = {"username": "alice", "password": PASSWORD}
         assert server.get("/tests/hello").status_code == 200
         responses = [server.post("/users/registration", **credentials), server.get("/health/ready")]
         assert [(one.status_code, "retry-after" in one.headers) for one in responses] == [(503, True)] * 2
+        running.callback(mongo.stop)
         mongo.start()
         began = time.monotonic()
-        until(server.ready, "readiness", seconds=RECOVERY_SECONDS)
+        server.wait_until_ready(RECOVERY_SECONDS)
         note(f"ready {time.monotonic() - began:.2f} s after the database started")
         assert server.post("/users/registration", **credentials).status_code == 201
         assert server.post("/users/registration", **credentials).status_code == 409, "the indexes exist"
-    mongo.stop()
 
 
 @pytest.mark.parametrize("processes", ["--workers=2", "--single-process"])
 @pytest.mark.parametrize("login", ["root:wrong@", ""], ids=["wrong", "none"])
 def test_rejected_database_credentials_stop_the_start_with_one_line(tmp_path: Path, login: str, processes: str) -> None:
     """In contrast, an unavailable database does not stop the start, because it has not rejected the credentials."""
-    mongo = LocalMongo(tmp_path / "mongodb")
-    mongo.start()
-    with MongoClient[Document](mongo.uri) as client:
+    data, key = tmp_path / "mongodb", tmp_path / "key"
+    key.write_text(secrets.token_hex(32))
+    key.chmod(0o600)
+    with running_mongo(data) as mongo, MongoClient[Document](mongo.uri) as client:
         client.admin.command("createUser", "root", pwd="right", roles=["root"])
-    mongo.stop()
-    strict = LocalMongo(tmp_path / "mongodb", options=["--auth"])
-    strict.start()
-    with starting(strict.uri.replace("//", f"//{login}") + "?authSource=admin", processes) as server:
-        assert server.command.wait() == 1
-        assert server.command.output == (
-            "The service cannot start with these settings:\n"
-            "  MONGO_URI: the database rejects this user name and password\n"
-        )
-    with starting(strict.uri.replace("//", "//root:right@") + "?authSource=admin", processes) as server:
-        server.command.wait_for(f"{server.url}/health/ready")
-    strict.stop()
+    # Members of a replica set that require authentication authenticate to each other with a key file.
+    with running_mongo(data, "--keyFile", str(key), port=mongo.port) as strict:
+        with starting(strict.uri.replace("//", f"//{login}") + "?authSource=admin", processes) as server:
+            assert server.command.wait() == 1
+            assert server.command.output == (
+                "The service cannot start with these settings:\n"
+                "  MONGO_URI: the database rejects this user name and password\n"
+            )
+        with starting(strict.uri.replace("//", "//root:right@") + "?authSource=admin", processes) as server:
+            server.command.wait_for(f"{server.url}/health/ready")
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])
@@ -225,24 +234,25 @@ def test_a_data_folder_that_is_not_writable_is_reported_in_one_line(tmp_path: Pa
 
 def test_a_full_disk_is_503_and_loses_no_acknowledged_write(tmp_path: Path, note: Note) -> None:
     """MongoDB ends if it cannot write. After space is freed and it is restarted, it has all acknowledged writes."""
-    with small_disk(tmp_path / "disk") as disk:
-        mongo = LocalMongo(disk / "mongodb")
-        mongo.start()
-        with serving(mongo.uri) as server, Load(server) as load:
-            time.sleep(CALM_SECONDS)
-            ballast = fill(disk)
-            until(lambda: mongo.ended or load.seconds_since(503) < 1, "503 responses or the end of mongod", seconds=60)
-            time.sleep(OUTAGE_SECONDS)
-            note(f"mongod {'ended' if mongo.ended else 'continued to run'}")
-            ballast.unlink()
-            mongo.restart()
-            note(recovered(load))
-            load.stop()
-            note(load.report())
-            load.assert_in_time()
-            load.assert_expected_statuses()
-            load.assert_acknowledged_writes()
-        mongo.stop()
+    with (
+        small_disk(tmp_path / "disk") as disk,
+        running_mongo(disk / "mongodb") as mongo,
+        serving(mongo.uri) as server,
+        Load(server) as load,
+    ):
+        time.sleep(CALM_SECONDS)
+        ballast = fill(disk)
+        until(lambda: mongo.ended or load.seconds_since(503) < 1, "503 responses or the end of mongod")
+        time.sleep(OUTAGE_SECONDS)
+        note(f"mongod {'ended' if mongo.ended else 'continued to run'}")
+        ballast.unlink()
+        mongo.restart()
+        note(recovered(load))
+        load.stop()
+        note(load.report())
+        load.assert_in_time()
+        load.assert_expected_statuses()
+        load.assert_acknowledged_writes()
 
 
 def test_a_restarted_replica_set_has_a_primary_and_its_data(tmp_path: Path) -> None:

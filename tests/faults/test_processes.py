@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import PASSWORD
 from tests.faults.conftest import READY_LINE, Server
-from tests.processes import running, until
+from tests.processes import TIMEOUT_SECONDS, running, until
 from tests.serving import CHECKOUT, SANIC, environment, started
 from tests.test_workers import Connection
 from tools.local_mongo import free_port
@@ -24,7 +24,6 @@ from tools.local_mongo import free_port
 DRAIN_SECONDS = 2
 LONG_DRAIN_SECONDS = 22
 LOAD_CLIENTS = 40
-REPLACEMENT_SECONDS = 5
 NO_LIMITS = {f"LOGIN_FAILURES_PER_{what}": "1000000/hour" for what in ("PAIR", "ACCOUNT", "ADDRESS")}
 REPLACEMENT_LINE = re.compile(r"ended with exit code -9 and is replaced")
 
@@ -45,8 +44,8 @@ def serving(mongo_uri: str, *options: str, **settings: str) -> Iterator[Server]:
     """Start two workers, or those of the options, and wait until they are ready."""
     with starting(mongo_uri, *options, port=free_port(), **settings) as server:
         number = 1 if "--single-process" in options else 2
-        until(lambda: len(ready_workers(server)) == number, "every worker is ready")
         server.command.wait_for(f"{server.url}/health/ready")
+        until(lambda: len(ready_workers(server)) == number, "every worker is ready")
         yield server
 
 
@@ -57,9 +56,9 @@ def ready_workers(server: Server) -> list[int]:
 
 def assert_ended(server: Server) -> None:
     """Fail unless every process ends and the port is closed."""
-    until(lambda: not server.command.family(), "the end of every process", seconds=10)
+    until(lambda: not server.command.family(), "the end of every process")
     with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", int(server.url.rpartition(":")[2]))) != 0
+        assert probe.connect_ex(("127.0.0.1", server.port)) != 0
 
 
 class Client:
@@ -67,7 +66,7 @@ class Client:
 
     def __init__(self, server: Server, *, new_connections: bool = True) -> None:
         self.statuses: Counter[int | str] = Counter()
-        self._http = httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20)
+        self._http = httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=TIMEOUT_SECONDS)
         self._reconnects = new_connections
 
     async def send(self, method: str = "GET", path: str = "/tests/hello", **options: object) -> bool:
@@ -99,7 +98,7 @@ def test_a_killed_worker_is_replaced_while_the_other_serves(mongo_uri: str, note
             began, requests = time.monotonic(), 0
             kill(killed.worker)
             while len(ready_workers(server)) == len(known):
-                assert time.monotonic() - began < REPLACEMENT_SECONDS
+                assert time.monotonic() - began < TIMEOUT_SECONDS
                 assert surviving("GET", "/tests/hello").status_code == 200
                 assert server.get("/tests/hello").status_code == 200, "on a new connection"
                 requests += 2
@@ -110,8 +109,7 @@ def test_a_killed_worker_is_replaced_while_the_other_serves(mongo_uri: str, note
 
 def connect(server: Server, *, other_than: int | None = None) -> Connection:
     """Connect to a worker other than the one with this pid."""
-    port = int(server.url.rpartition(":")[2])
-    while (connection := Connection(server.command, port)).worker == other_than:
+    while (connection := Connection(server.command, server.port)).worker == other_than:
         connection.close()
     return connection
 
@@ -123,7 +121,7 @@ def kill(pid: int) -> None:
 def test_a_worker_that_receives_sigterm_is_replaced(mongo_uri: str) -> None:
     with serving(mongo_uri) as server:
         os.kill(ready_workers(server)[0], signal.SIGTERM)
-        until(lambda: len(ready_workers(server)) == 3, "a replacement worker", seconds=REPLACEMENT_SECONDS)
+        until(lambda: len(ready_workers(server)) == 3, "a replacement worker")
         server.command.wait_for(f"{server.url}/health/ready")
         assert "Traceback" not in server.command.output
 
@@ -203,7 +201,7 @@ def test_a_drain_time_above_twenty_seconds_is_observed(mongo_uri: str) -> None:
 @pytest.mark.quick
 def test_no_process_survives_a_killed_main_process(mongo_uri: str) -> None:
     """Not even during the drain time, because a restart needs the port."""
-    with serving(mongo_uri, DRAIN_SECONDS="30") as server:
+    with serving(mongo_uri, DRAIN_SECONDS=str(10 * TIMEOUT_SECONDS)) as server:
         family = server.command.family()
         assert len(family) >= 4, "the workers and the process with their shared state are running"
         server.command.send(signal.SIGKILL)
@@ -217,7 +215,7 @@ def test_workers_drain_and_end_if_the_shared_state_process_is_killed(mongo_uri: 
         (manager,) = (one for one in server.command.family() if one.pid not in known and "spawn_main" in one.command)
         began = time.monotonic()
         kill(manager.pid)
-        until(lambda: server.get("/health/ready").status_code == 503, "503 from readiness", seconds=1)
+        until(lambda: server.get("/health/ready").status_code == 503, "503 from readiness", seconds=DRAIN_SECONDS)
         while time.monotonic() - began < DRAIN_SECONDS - 0.5:
             assert server.get("/tests/hello").status_code == 200
         assert server.command.wait() == 1
