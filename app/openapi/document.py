@@ -72,7 +72,12 @@ def document(app: Sanic[Any, Any]) -> Document:
     routes = _routes(app)
     return {
         "openapi": "3.1.0",
-        "info": {"title": app.name, "version": VERSION, "description": ABOUT},
+        "info": {
+            "title": app.name,
+            "version": VERSION,
+            "description": ABOUT,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
         "servers": [{"url": "/", "description": "The service that serves this document."}],
         "tags": [
             {"name": tag, "description": description}
