@@ -45,9 +45,8 @@ class Generations:
     async def change(self, user: User, *, by: str | None = None, **changes: Unpack[Changes]) -> User:
         """Change a user and end all its sessions; without changes, only end them.
 
-        Return the changed user.
-
-        `by` is the actor for the audit trail, if it is not the user. Raises ChangedMeanwhile or LastAdmin.
+        Returns the changed user. `by` is the actor for the audit trail, if it is not the user. Raises ChangedMeanwhile
+        or LastAdmin.
         """
         changed = await self._users.start_generation(user, **changes)
         _audit_change(user, changed, by)
@@ -68,10 +67,8 @@ class Generations:
     async def retry_on_conflict(self, user_id: str, change: Callable[[User], Awaitable[T]]) -> T | None:
         """Change a user, again whenever another change came first.
 
-        Returns None if there is no such user.
-
-        Each try asks the database, so the request's time budget limits the tries. Raises what `change` raises, except
-        ChangedMeanwhile.
+        Returns None if there is no such user. Each try asks the database, so the request's time budget limits the
+        tries. Raises what `change` raises, except ChangedMeanwhile.
         """
         while user := await self._users.by_id(user_id):
             with suppress(ChangedMeanwhile):

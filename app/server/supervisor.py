@@ -45,8 +45,8 @@ CLOSING_SECONDS = 5  # to close the database's connections and leave
 def supervise(app: Sanic[Any, Any], *, drain_seconds: float, arrival_seconds: float, check: Callable[[], None]) -> None:
     """Have Sanic use the classes of this toolkit.
 
-    `check` runs first and exits with a reason if the service must not start. Sanic looks them up by name where it
-    starts; there is no other extension point.
+    Sanic looks the classes up by name where it starts; there is no other extension point. `check` runs first and exits
+    with a reason if the service must not start.
     """
     startup.WorkerManager = Manager  # type: ignore[attr-defined]
     startup.Manager = partial(hold_states, app, check)  # type: ignore[attr-defined]
