@@ -60,8 +60,7 @@ class Commands:
         _require(username)
         async with self._opened(username) as ctx:
             user = await ctx.administration.find(username)
-            if user.disabled:  # an enabled user keeps its sessions
-                await ctx.administration.change(user.id, COMMAND_LINE, disabled=False)
+            await ctx.administration.enable(user.id, COMMAND_LINE)
             print(f"{user.username} is enabled")
 
     async def end_sessions(self, username: str = "") -> None:

@@ -1,7 +1,9 @@
 """A worker's stores and services: opened when it starts, closed when it stops, found by views at `app.ctx`."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import sanic
@@ -14,6 +16,7 @@ from app import metrics
 from app.background import repeat
 from app.database.client import Database
 from app.database.failures import summary
+from app.database.proven import ProvenReader
 from app.http.client import current_context
 from app.models import attempts, sessions, users
 from app.models.attempts import MemoryAttempts, MongoAttempts
@@ -24,7 +27,7 @@ from app.security.accounts import Accounts
 from app.security.administration import Administration
 from app.security.authentication import Authenticator
 from app.security.credentials import CredentialsVerifier
-from app.security.generations import Generations
+from app.security.generations import EndingsUnfinished, Generations, UserDocuments
 from app.security.logins import Logins
 from app.security.passwords import Passwords
 from app.security.refresh_tokens import RefreshTokens
@@ -33,11 +36,15 @@ from app.security.throttle import Limits, Throttle
 from config import Config
 from config.product import NAME, SLUG
 
+FEED_SHARE = 0.4  # of REVOCATION_STALE_SECONDS, for one look at the feed
+INTERRUPTED_POLLS = 3  # between two looks for interrupted logouts: they are rare, and were not acknowledged
+
 
 class Context:
     """The stores and services of a worker."""
 
     database: Database
+    feed: ProvenReader
     users: Users
     sessions: Sessions
     passwords: Passwords
@@ -62,13 +69,14 @@ class Context:
         self._open_stores(config)
         self._open_services(config)
         await self.passwords.prepare()
-        await _attempt(self.database.prepare, self.revocations.catch_up)
+        await self._measure()
+        await _attempt(self.database.prepare, self._follow)
         self._background = [
-            asyncio.create_task(repeat(task, seconds=config.REVOCATION_POLL_SECONDS, name=name))
-            for name, task in (
-                ("following revocations", self.revocations.catch_up),
-                ("finishing interrupted logouts", self.generations.finish_interrupted),
-                ("measuring", self._measure),
+            asyncio.create_task(repeat(task, seconds=polls * config.REVOCATION_POLL_SECONDS, name=name))
+            for name, task, polls in (
+                ("following revocations", self._follow, 1),
+                ("finishing interrupted logouts", self._finish_interrupted, INTERRUPTED_POLLS),
+                ("measuring", self._measure, 1),
             )
         ]
 
@@ -78,6 +86,7 @@ class Context:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         self.passwords.close()
+        await self.feed.close()
         await self.database.close()
 
     def _open_stores(self, config: Config) -> None:
@@ -87,9 +96,17 @@ class Context:
             timeout_seconds=config.MONGO_TIMEOUT_SECONDS,
             request_context=current_context,
         )
-        self.users = Users(self.database.collection("users", users.INDEXES), self.database.lock("administrators"))
+        self.users = Users(self.database.collection("users", users.INDEXES), self.database.collection("locks"))
+        # Its limit leaves room for a second try before news are stale.
+        self.feed = ProvenReader(
+            config.MONGO_URI,
+            default_name=NAME,
+            collection="sessions",
+            seconds=FEED_SHARE * config.REVOCATION_STALE_SECONDS,
+        )
         self.sessions = Sessions(
             self.database.collection("sessions", sessions.INDEXES),
+            self.feed,
             idle_seconds=config.REFRESH_TOKEN_SECONDS,
             absolute_seconds=config.SESSION_SECONDS,
             grace_seconds=config.REFRESH_GRACE_SECONDS,
@@ -118,20 +135,22 @@ class Context:
         )
         self.authenticator = Authenticator(access_tokens, self.revocations)
         # Every store with documents of users is in this list, from which the documents of a deleted user are removed.
-        self.generations = Generations(self.users, self.sessions, self.revocations, stores=[self.sessions])
+        stores: list[UserDocuments] = [self.sessions]
+        self.generations = Generations(self.users, self.sessions, self.revocations, self.database.transactions, stores)
         self.credentials = CredentialsVerifier(self.users, self.passwords, self.throttle)
         self.logins = Logins(
             self.users,
             self.sessions,
             self.revocations,
             self.credentials,
+            self.database.transactions,
             access_tokens,
             RefreshTokens(keys, product=SLUG),
         )
         self.accounts = Accounts(
             self.users, self.sessions, self.passwords, self.throttle, self.credentials, self.logins, self.generations
         )
-        self.administration = Administration(self.users, self.passwords, self.generations)
+        self.administration = Administration(self.users, self.sessions, self.passwords, self.generations)
 
     def _throttle(self, config: Config) -> Throttle:
         in_memory = config.THROTTLE_STORAGE == "memory"
@@ -145,10 +164,25 @@ class Context:
             ),
         )
 
+    async def _follow(self) -> None:
+        """Follow the ended sessions; protected routes respond from the first time on.
+
+        Interrupted ends of sessions are finished before, or a restarted worker would accept their tokens for a moment.
+        A user whose sessions cannot be ended does not stop the others.
+        """
+        if self.revocations.age() == math.inf:
+            with suppress(EndingsUnfinished):
+                await self._finish_interrupted()
+        await self.revocations.catch_up()
+
+    async def _finish_interrupted(self) -> None:
+        await self.logins.finish_interrupted()
+        await self.generations.finish_interrupted()
+
     async def _measure(self) -> None:
         metrics.hashing_waiting.set(self.passwords.waiting)
         metrics.revocations_known.set(len(self.revocations))
-        metrics.revocations_age.set(self.revocations.age())
+        metrics.revocations_proven_at.set(self.revocations.proven_at)
 
 
 App: TypeAlias = Sanic[SanicConfig, Context]

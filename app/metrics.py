@@ -5,10 +5,12 @@ starts the workers calls `share`.
 """
 
 import atexit
+import math
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import (
@@ -20,8 +22,11 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from sanic import Request
+
+from app.clocks import boot_clock
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -57,10 +62,11 @@ revocations_known = Gauge(
     "Ended sessions in the memory of the worker that has the most.",
     multiprocess_mode="livemax",
 )
-revocations_age = Gauge(
-    "revocations_age_seconds",
-    "Seconds since the worker that is furthest behind has followed the ended sessions.",
-    multiprocess_mode="livemax",
+# A worker that hangs cannot tell its age, so it tells a time, and its age is computed for each response.
+revocations_proven_at = Gauge(
+    "revocations_proven_at_seconds",
+    "When the worker that is furthest behind began its last proven look at the ended sessions, in seconds since boot.",
+    multiprocess_mode="livemin",
 )
 
 
@@ -109,10 +115,28 @@ def worker_died(pid: int) -> None:
     mark_process_dead(pid)
 
 
+class RevocationsAge:
+    """The age of the oldest proven look at the ended sessions, as of now."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Compute the metric, for Prometheus's client."""
+        proven_at = self._registry.get_sample_value("revocations_proven_at_seconds")
+        yield GaugeMetricFamily(
+            "revocations_age_seconds",
+            "Seconds since the worker that is furthest behind began its last proven look at the ended sessions.",
+            math.inf if proven_at is None else boot_clock() - proven_at,
+        )
+
+
 def text() -> bytes:
     """Return all metrics in Prometheus's format. Reads files."""
-    if FOLDER not in os.environ:
-        return generate_latest(REGISTRY)
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)
-    return generate_latest(registry)
+    registry = REGISTRY
+    if FOLDER in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+    computed = CollectorRegistry(auto_describe=False)
+    computed.register(RevocationsAge(registry))
+    return generate_latest(registry) + generate_latest(computed)

@@ -33,7 +33,7 @@ class Recorder:
         """Record the call."""
         self.query, self.update = query, update
 
-    async def find_one(self, *_: object) -> None:
+    async def find_one_proven(self, *_: object) -> None:
         """Return None, as for a missing document."""
 
 
@@ -42,6 +42,7 @@ async def record_rotation() -> Recorder:
     recorder = Recorder()
     sessions = Sessions(
         recorder,  # type: ignore[arg-type]  # it has all methods that are called
+        recorder,  # type: ignore[arg-type]
         idle_seconds=14 * DAY_SECONDS,
         absolute_seconds=30 * DAY_SECONDS,
         grace_seconds=10,

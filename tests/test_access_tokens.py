@@ -143,7 +143,7 @@ def test_a_claim_that_is_not_a_string_never_reaches_the_database(
         raise AssertionError(f"{claim} {value!r} reached the database")
 
     monkeypatch.setattr(service.app.ctx.users, "by_id", unexpected_call)
-    for method in ("active", "end", "generation"):
+    for method in ("active", "end", "require_active"):
         monkeypatch.setattr(service.app.ctx.sessions, method, unexpected_call)
     forged = forge({claim: value})
     assert {service(method, path, token=forged).status_code for method, path in protected_routes()} == {401}

@@ -7,7 +7,6 @@ import httpx
 import pytest
 from pymongo.database import Database
 
-from app.database.time_limit import TimeLimit
 from app.models.users import Access
 from tests.conftest import PASSWORD, Actor, Document, Service
 from tests.interleaving import Held, race
@@ -177,28 +176,45 @@ def test_of_two_administrators_who_remove_each_other_one_remains(
         assert database.users.count_documents({"access": Access.ADMIN, "disabled": False}) == 1
 
 
-def test_a_removal_whose_lock_has_expired_changes_nothing(
+def test_a_removal_in_progress_keeps_another_one_waiting(
     service: Service, appoint: Callable[[], Actor], database: Database[Document]
 ) -> None:
-    """The write of a request that was paused while it held the lock fails, by the database's clock."""
+    """Both transactions write to one document, so the second one is retried until its time budget ends."""
     one, two = appoint(), appoint()
-    users = service.app.ctx.users
-    lock = users._administrators
 
     def remove(actor: Actor, other: Actor) -> Any:
         return service.send("DELETE", f"/users/{other.claims['sub']}", token=actor.tokens["access_token"])
 
-    async def remove_with_enough_time(actor: Actor, other: Actor) -> httpx.Response:
-        monkeypatch.setattr(lock, "_limit", TimeLimit(5, lambda: None))
-        response: httpx.Response = await remove(actor, other)
-        return response
-
-    with Held(users, "_compare_and_change", "before") as held, pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(lock, "_limit", TimeLimit(0.1, lambda: None))
-        late, other = service.run(race(held, remove(one, two), remove_with_enough_time(two, one)))
-    assert (late.status_code, late.json()["code"]) == (403, "insufficient_scope"), "the retry checks the access again"
-    assert other.status_code == 204
+    with Held(service.app.ctx.users, "_require_another_admin", "after") as held:
+        first, second = service.run(race(held, remove(one, two), remove(two, one)))
+    assert (second.status_code, second.json()["code"]) == (503, "store_unavailable")
+    assert first.status_code == 204
     assert database.users.count_documents({"access": Access.ADMIN, "disabled": False}) == 1
+
+
+@pytest.mark.parametrize("end", ["demote", "disable", "log out"])
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_an_administrator_whose_right_ends_meanwhile_changes_nothing(
+    service: Service, appoint: Callable[[], Actor], alice: Actor, database: Database[Document], method: str, end: str
+) -> None:
+    """The actor's rank and session are part of the write (time of check, time of use)."""
+    actor, other = appoint(), appoint()
+    path, token = f"/users/{alice.claims['sub']}", actor.tokens["access_token"]
+    body = {"access": "admin"} if method == "PATCH" else None
+    ending = {
+        "demote": ("PATCH", f"/users/{actor.claims['sub']}", other, {"access": "user"}),
+        "disable": ("PATCH", f"/users/{actor.claims['sub']}", other, {"disabled": True}),
+        "log out": ("POST", "/auth/logout", actor, None),
+    }[end]
+    late = service.send(method, path, token=token, json=body)
+    first = service.send(ending[0], ending[1], token=ending[2].tokens["access_token"], json=ending[3])
+    with Held(service.app.ctx.users, "start_generation" if method == "PATCH" else "start_deletion", "before") as held:
+        changed, ended = service.run(race(held, late, first))
+    assert ended.is_success
+    assert changed.json()["code"] in ("insufficient_scope", "session_ended")
+    user = database.users.find_one({"username": alice.username})
+    assert user
+    assert user["access"] == Access.USER
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/{}"), ("PATCH", "/{}"), ("DELETE", "/{}")])

@@ -2,7 +2,10 @@
 
 import pytest
 from pymongo.database import Database
+from pymongo.errors import NetworkTimeout
 
+from app.models.sessions import END
+from app.security.generations import EndingsUnfinished
 from tests.conftest import Actor, Document, Service
 
 
@@ -73,3 +76,77 @@ def test_an_interrupted_logout_all_is_finished_by_another_worker(
     user = database.users.find_one({"username": alice.username})
     assert user
     assert "ending" not in user
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_user_whose_sessions_cannot_be_ended_does_not_stop_others(
+    service: Service, alice: Actor, bob: Actor, database: Database[Document], *, first: bool
+) -> None:
+    """Neither those before nor those after. The failure is reported once all were tried."""
+    failing, other = (alice, bob) if first else (bob, alice)
+    for actor in (alice, bob):
+        database.users.update_one({"username": actor.username}, {"$inc": {"generation": 1}, "$set": {"ending": True}})
+    end_all = service.app.ctx.sessions.end_all
+
+    async def fail_for_one(user_id: str, generation: int) -> list[str]:
+        if user_id == failing.claims["sub"]:
+            raise NetworkTimeout
+        ended: list[str] = await end_all(user_id, generation)
+        return ended
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(service.app.ctx.sessions, "end_all", fail_for_one)
+        with pytest.raises(EndingsUnfinished, match="users: NetworkTimeout"):
+            service.run(service.app.ctx.generations.finish_interrupted())
+        assert has_ended(other)
+    service.run(service.app.ctx.generations.finish_interrupted())
+    assert has_ended(failing)
+
+
+@pytest.mark.parametrize("path", ["/auth/logout", "/auth/logout-all"])
+def test_an_unacknowledged_logout_is_not_remembered(
+    service: Service, alice: Actor, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Otherwise this worker would reject the token for good, and all others would accept it."""
+
+    async def unavailable(*_: object) -> None:
+        raise NetworkTimeout
+
+    with monkeypatch.context() as patched:
+        for method in ("end", "end_all"):
+            patched.setattr(service.app.ctx.sessions, method, unavailable)
+        response = alice.post(path)
+    assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
+    assert alice.secret_status == 200
+    assert alice.post(path).status_code == 204
+    assert has_ended(alice)
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/auth/logout-all"), ("DELETE", "/auth/sessions/{}")])
+def test_a_token_of_an_ended_session_ends_no_other_session(
+    service: Service, alice: Actor, database: Database[Document], method: str, path: str
+) -> None:
+    """The worker does not know yet that the session has ended, but the write does (time of check, time of use)."""
+    phone = alice.log_in()
+    database.sessions.update_one({"_id": phone.claims["sid"]}, END)
+    response = service(method, path.format(alice.claims["sid"]), token=phone.tokens["access_token"])
+    assert (response.status_code, response.json()["code"]) == (401, "session_ended")
+    assert alice.secret_status == 200
+    assert alice.refresh().status_code == 200
+
+
+def test_a_session_that_is_ending_cannot_be_continued(
+    service: Service, alice: Actor, database: Database[Document]
+) -> None:
+    """A worker died after it had marked the session; another one ends it, or the user does."""
+    phone, tablet = alice.log_in(), alice.log_in()
+    for actor in (phone, tablet):
+        database.sessions.update_one({"_id": actor.claims["sid"]}, {"$set": {"ending": True}})
+        assert actor.refresh().json()["code"] == "session_ended"
+    assert phone.claims["sid"] in {one["id"] for one in alice.get("/auth/sessions").json()["sessions"]}
+    assert service(
+        "DELETE", f"/auth/sessions/{phone.claims['sid']}", token=alice.tokens["access_token"]
+    ).status_code in (204, 404), "404 if the background task was first"
+    service.run(service.app.ctx.logins.finish_interrupted())
+    assert has_ended(phone)
+    assert has_ended(tablet)

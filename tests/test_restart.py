@@ -46,6 +46,35 @@ def test_a_rotated_token_does_not_become_valid_after_a_restart(
     assert again.secret_status == 401
 
 
+def test_an_interrupted_end_of_sessions_is_finished_before_the_service_responds(
+    config: Config, alice: Actor, bob: Actor, database: Database[Document]
+) -> None:
+    """All workers died between the two steps. Otherwise the tokens would be accepted until the first poll."""
+    mark = {"$inc": {"generation": 1}, "$set": {"ending": True, "disabled": True}}
+    database.users.update_one({"username": alice.username}, mark)
+    database.sessions.update_one({"_id": bob.claims["sid"]}, {"$set": {"ending": True}})
+    with Service(config.model_copy(update={"REVOCATION_POLL_SECONDS": 60, "REVOCATION_STALE_SECONDS": 120})) as service:
+        for actor in (alice, bob):
+            again = Actor(service, actor.username, actor.tokens)
+            assert again.get("/tests/secret").json()["code"] == "session_ended"
+
+
+def test_an_ended_session_stays_ended_when_settings_change(
+    config: Config, alice: Actor, database: Database[Document], restart: Callable[[], Service]
+) -> None:
+    """A refresh under shorter lifetimes shortens the session, but its first token lives longer than that."""
+    shorter = {"ACCESS_TOKEN_SECONDS": 60, "REFRESH_TOKEN_SECONDS": 60, "SESSION_SECONDS": 60}
+    first = dict(alice.tokens)
+    with Service(config.model_copy(update=shorter)) as service:
+        again = Actor(service, alice.username, alice.tokens)
+        assert again.refresh().status_code == 200
+        assert again.post("/auth/logout").status_code == 204
+    ended = database.sessions.find_one({"_id": alice.claims["sid"]})
+    assert ended
+    assert "expires_at" not in ended, "only the time of its end removes it"
+    assert Actor(restart(), alice.username, first).get("/tests/secret").json()["code"] == "session_ended"
+
+
 def test_failed_logins_still_count_after_a_restart(service: Service, restart: Callable[[], Service]) -> None:
     body = {"username": f"unknown-{secrets.token_hex(4)}", "password": "a wrong password"}
     assert [service("POST", "/auth", json=body).status_code for _ in range(10)] == [401] * 10

@@ -3,15 +3,17 @@
 import asyncio
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from bson import Timestamp
 from pymongo import MongoClient, monitoring
 from pymongo.database import Database as Mongo
-from pymongo.errors import ConnectionFailure
+from pymongo.errors import NetworkTimeout
 
 from app.database.client import Database
+from app.database.proven import ProvenReader
 from app.models.sessions import FEED_PAGE, INDEXES, Device, Sessions
 from app.models.users import INDEXES as USER_INDEXES
 from app.models.users import User
@@ -38,6 +40,23 @@ class Clock:
 def clock() -> Clock:
     """Return a stopped clock."""
     return Clock()
+
+
+class Feed:
+    """A feed whose pages the test sets. It records from which place each look reads, and whether it is proven."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[Timestamp, str]] = []
+        self.failing = False
+        self.isolated = False  # an isolated primary answers reads, but proves nothing
+        self.looks: list[tuple[int, bool]] = []
+
+    async def ended_since(self, since: Timestamp, *, proven: bool) -> list[tuple[Timestamp, str]]:
+        """Return everything from a place on."""
+        self.looks.append((since.time, proven))
+        if self.failing or (proven and self.isolated):
+            raise NetworkTimeout
+        return [entry for entry in self.ended if entry[0] >= since]
 
 
 def follower(sessions: Any, clock: Clock) -> Revocations:
@@ -102,13 +121,13 @@ def test_a_protected_route_returns_503_while_revocations_are_stale(
 
 
 def test_entries_are_removed_when_no_access_token_can_be_valid(clock: Clock) -> None:
-    class Feed:
-        async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
-            return [(Timestamp(1, 1), "first")] if since.time == 0 and clock.now == 1000 else []
+    feed = Feed()
 
     async def story() -> None:
-        revocations = follower(Feed(), clock)
+        revocations = follower(feed, clock)
+        feed.ended = [(Timestamp(1, 1), "first")]
         await revocations.catch_up()
+        feed.ended.clear()
         clock.now += 100
         revocations.add("second")
         clock.now = 1000 + 900 + MARGIN_SECONDS - 1
@@ -121,69 +140,147 @@ def test_entries_are_removed_when_no_access_token_can_be_valid(clock: Clock) -> 
     asyncio.run(story())
 
 
-def test_each_poll_reads_writes_again_that_could_have_been_in_progress(clock: Clock) -> None:
-    """A write gets its time when it starts. One that becomes visible late has an earlier time than others."""
-    queried: list[Timestamp] = []
-    feed = [[(Timestamp(5000, 3), "a")], [(Timestamp(4999, 1), "late"), (Timestamp(5000, 3), "a")]]
-
-    class Feed:
-        async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
-            queried.append(since)
-            return feed[len(queried) - 1]
+def test_an_end_that_becomes_visible_late_is_not_skipped(clock: Clock) -> None:
+    """An end gets its place when it is written. One that is acknowledged later has an earlier place than others."""
+    feed = Feed()
 
     async def story() -> None:
-        revocations = follower(Feed(), clock)
+        revocations = follower(feed, clock)
+        feed.ended = [(Timestamp(5000, 3), "a")]
         await revocations.catch_up()
+        clock.now += 2.9
+        feed.ended.insert(0, (Timestamp(4990, 1), "late"))
         await revocations.catch_up()
         assert "late" in revocations
 
     asyncio.run(story())
-    assert queried == [Timestamp(0, 0), Timestamp(4996, 0)]
 
 
-def test_nothing_is_read_again_when_no_write_can_be_in_progress(clock: Clock) -> None:
-    """Otherwise a mass logout would be read every second until its sessions are removed."""
-    queried: list[Timestamp] = []
-
-    class Feed:
-        async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
-            queried.append(since)
-            return [(Timestamp(5000, 7), "a")]
+def test_a_place_far_ahead_does_not_hide_later_ends(clock: Clock) -> None:
+    """The clock of a database may jump, so the places of ends that are written together may be far apart."""
+    feed = Feed()
 
     async def story() -> None:
-        revocations = follower(Feed(), clock)
+        revocations = follower(feed, clock)
+        feed.ended = [(Timestamp(5000, 1), "a"), (Timestamp(8600, 1), "an hour ahead")]
+        await revocations.catch_up()
+        clock.now += 1
+        feed.ended.insert(1, (Timestamp(5000, 2), "late"))
+        await revocations.catch_up()
+        assert "late" in revocations
+
+    asyncio.run(story())
+
+
+def test_nothing_is_read_again_when_no_end_can_be_missing(clock: Clock) -> None:
+    """Otherwise a mass logout would be read every second until its sessions are removed."""
+    feed = Feed()
+    feed.ended = [(Timestamp(5000, 7), "a")]
+
+    async def story() -> None:
+        revocations = follower(feed, clock)
         for _ in range(8):
             await revocations.catch_up()
             clock.now += 1
 
     asyncio.run(story())
-    assert queried == [Timestamp(0, 0), *[Timestamp(4996, 0)] * 5, *[Timestamp(5000, 7)] * 2]
+    assert [since for since, _ in feed.looks] == [0] * 4 + [5000] * 4
 
 
-def test_after_a_failure_everything_is_read_again(clock: Clock) -> None:
-    """The database may have restarted with its clock set back."""
-    queried: list[Timestamp] = []
-
-    class Feed:
-        async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
-            queried.append(since)
-            if len(queried) == 2:
-                raise ConnectionFailure
-            return [(Timestamp(5000, 1), "a")]
+def test_an_unproven_look_does_not_move_the_place(clock: Clock) -> None:
+    """What an isolated primary shows is old, so ends that others acknowledged meanwhile may have earlier places."""
+    feed = Feed()
 
     async def story() -> None:
-        revocations = follower(Feed(), clock)
+        revocations = follower(feed, clock)
         await revocations.catch_up()
+        feed.isolated = True
+        feed.ended = [(Timestamp(5000, 7), "a")]
+        for _ in range(30):
+            clock.now += 1
+            with suppress(NetworkTimeout):
+                await revocations.catch_up()
+        feed.isolated = False
+        feed.ended.insert(0, (Timestamp(4000, 1), "acknowledged elsewhere"))
+        await revocations.catch_up()
+        assert "acknowledged elsewhere" in revocations
+
+    asyncio.run(story())
+
+
+def test_a_failed_look_is_not_fresh_and_loses_no_place(clock: Clock) -> None:
+    feed = Feed()
+    feed.ended = [(Timestamp(5000, 1), "a")]
+
+    async def story() -> None:
+        revocations = follower(feed, clock)
+        for _ in range(6):
+            await revocations.catch_up()
+            clock.now += 1
+        feed.failing = True
         clock.now += 5
-        with pytest.raises(ConnectionFailure):
+        with pytest.raises(NetworkTimeout):
             await revocations.catch_up()
         clock.now += 6
-        assert revocations.stale(), "a failed poll does not count"
+        assert revocations.stale(), "a failed look does not count"
+        feed.failing = False
         await revocations.catch_up()
         assert not revocations.stale()
 
     asyncio.run(story())
-    assert [since.time for since in queried] == [0, 4996, 0]
+    assert [since for since, _ in feed.looks[-2:]] == [5000, 5000]
+
+
+def test_only_a_proven_look_makes_the_worker_fresh(clock: Clock) -> None:
+    """What an isolated primary shows ends sessions, but proves nothing."""
+    feed = Feed()
+
+    async def story() -> None:
+        revocations = follower(feed, clock)
+        await revocations.catch_up()
+        feed.isolated = True
+        feed.ended = [(Timestamp(5000, 1), "a")]
+        clock.now += 1
+        await revocations.catch_up()
+        assert "a" in revocations
+        assert revocations.age() == 1
+        clock.now += 9.1
+        assert revocations.stale()
+        with pytest.raises(NetworkTimeout):
+            await revocations.catch_up()
+        assert revocations.stale()
+
+    asyncio.run(story())
+
+
+def test_a_worker_is_fresh_from_the_moment_at_which_a_look_begins(clock: Clock) -> None:
+    """Ends that are acknowledged while the look is on its way are not part of it."""
+
+    class Slow(Feed):
+        async def ended_since(self, since: Timestamp, *, proven: bool) -> list[tuple[Timestamp, str]]:
+            clock.now += 4
+            return await super().ended_since(since, proven=proven)
+
+    async def story() -> None:
+        revocations = follower(Slow(), clock)
+        await revocations.catch_up()
+        assert revocations.age() == 4
+
+    asyncio.run(story())
+
+
+def test_a_few_looks_within_the_stale_time_are_proven(clock: Clock) -> None:
+    feed = Feed()
+
+    async def story() -> None:
+        revocations = follower(feed, clock)
+        for _ in range(20):
+            await revocations.catch_up()
+            clock.now += 0.5
+        assert not revocations.stale()
+
+    asyncio.run(story())
+    assert [number for number, (_, proven) in enumerate(feed.looks) if proven] == [0, 5, 10, 15]
 
 
 def test_more_than_a_page_is_read_page_by_page(service: Service, mongo_uri: str, clock: Clock) -> None:
@@ -192,8 +289,9 @@ def test_more_than_a_page_is_read_page_by_page(service: Service, mongo_uri: str,
     async def story() -> None:
         database = Database(f"{mongo_uri}_pages", default_name="x", timeout_seconds=10)
         try:
+            feed = ProvenReader(f"{mongo_uri}_pages", default_name="x", collection="sessions", seconds=10)
             many = Sessions(
-                database.collection("sessions", INDEXES), idle_seconds=99, absolute_seconds=99, grace_seconds=1
+                database.collection("sessions", INDEXES), feed, idle_seconds=99, absolute_seconds=99, grace_seconds=1
             )
             await database.prepare()
             documents = [{"_id": str(number), "user_id": "u", "generation": 0} for number in range(FEED_PAGE + 10)]
@@ -203,6 +301,7 @@ def test_more_than_a_page_is_read_page_by_page(service: Service, mongo_uri: str,
             await other.catch_up()
             assert len(other) == FEED_PAGE + 10
         finally:
+            await feed.close()
             await database._client.drop_database(database._database)
             await database.close()
 

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
-from pymongo.errors import DuplicateKeyError, NetworkTimeout
+from pymongo.errors import NetworkTimeout
 
-from app.database.lock import Lock
 from app.database.time_limit import TimeLimit
 from config import Config
 from tests.conftest import Actor, Service
@@ -106,23 +105,3 @@ def test_a_probe_does_not_pay_for_earlier_requests_of_its_connection(config: Con
         assert service("GET", "/auth/me", token=resident.tokens["access_token"]).status_code == 200
         database.ping = slow  # type: ignore[method-assign]
         assert [service("GET", "/health/ready").status_code for _ in range(4)] == [200] * 4
-
-
-def test_waiting_for_a_lock_uses_the_time_budget() -> None:
-    class HeldByOthers:
-        """A collection of locks in which another holder's lock never expires."""
-
-        async def find_one_and_update(self, *_: Any, upsert: bool = False) -> None:
-            if upsert:
-                raise DuplicateKeyError("held")
-
-    async def story() -> float:
-        requests = Requests()
-        requests.start()
-        assert await requests.answered(asyncio.sleep(0.4))
-        began = asyncio.get_running_loop().time()
-        with pytest.raises(NetworkTimeout):
-            await Lock(HeldByOthers(), "any", requests.limit).held().__aenter__()  # type: ignore[arg-type]
-        return asyncio.get_running_loop().time() - began
-
-    assert run(story()) == pytest.approx(SECONDS - 0.4)

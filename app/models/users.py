@@ -12,7 +12,6 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from app.database.collection import Collection, Document
-from app.database.lock import Lock
 
 INTERRUPTED_PAGE = 100
 NETWORKS_REMEMBERED = 5
@@ -45,10 +44,6 @@ class UsernameTaken(Exception):
 
 class LastAdmin(Exception):
     """The change would leave the service without an administrator."""
-
-
-class ChangedMeanwhile(Exception):
-    """The user was changed since it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +147,9 @@ def _key(user_id: str) -> ObjectId | None:
 class Users:
     """The collection of users."""
 
-    def __init__(self, collection: Collection, administrators: Lock) -> None:
+    def __init__(self, collection: Collection, locks: Collection) -> None:
         self._users = collection
-        self._administrators = administrators
+        self._locks = locks
 
     async def add(self, user: User) -> None:
         """Insert a new user. Raises UsernameTaken."""
@@ -170,6 +165,11 @@ class Users:
     async def by_id(self, user_id: str) -> User | None:
         """Return the user with this id, or None; any text is accepted."""
         return await self._one({"_id": _key(user_id)})
+
+    async def by_id_proven(self, user_id: str) -> User | None:
+        """Return the user as of now, which an isolated primary cannot answer."""
+        document = await self._users.find_one_proven(PRESENT | {"_id": _key(user_id)})
+        return User.from_document(document) if document else None
 
     async def page(self, after: str | None, limit: int) -> list[User]:
         """Return users in the order of their ids, after a given id.
@@ -193,21 +193,20 @@ class Users:
         )
 
     async def start_generation(self, user: User, **changes: Unpack[Changes]) -> User:
-        """Change a user and declare all its sessions ended.
+        """Change a user and declare all its sessions ended, as part of a transaction that has read the user.
 
-        Also those that are being opened. Returns the changed user.
-
-        The sessions themselves are ended in a second step. Until `finish_generation` the user is marked, so that
-        another worker can finish if this one dies in between. Raises ChangedMeanwhile or LastAdmin.
+        Also those that are being opened. Returns the changed user. The sessions themselves are ended in a second step.
+        Until `finish_generation` the user is marked, so that another worker can finish if this one dies in between.
+        Raises LastAdmin.
         """
         given = {name: value for name, value in changes.items() if value is not None}
         stays_admin = given.get("access", user.access) == Access.ADMIN and not given.get("disabled", user.disabled)
         return await self._start_generation(user, given, stays_admin=stays_admin)
 
     async def start_deletion(self, user: User) -> User:
-        """Declare a user deleted and all its sessions ended; `finish_generation` removes it.
+        """Declare a user deleted and all its sessions ended, as part of a transaction that has read the user.
 
-        Raises ChangedMeanwhile or LastAdmin.
+        `finish_generation` removes it. Raises LastAdmin.
         """
         return await self._start_generation(user, {"deleted": True, "disabled": True}, stays_admin=False)
 
@@ -223,28 +222,35 @@ class Users:
             await self._users.update_one(query, {"$unset": {"ending": True}})
 
     async def with_unfinished_generation(self) -> list[User]:
-        """Return a page of the users whose generation was started but not finished."""
+        """Return a page of users whose generation was started but not finished."""
         found = await self._users.find({"ending": True}, limit=INTERRUPTED_PAGE)
         return [User.from_document(document) for document in found]
 
-    async def _start_generation(self, user: User, changes: dict[str, Any], *, stays_admin: bool) -> User:
-        if stays_admin or not user.has_access(Access.ADMIN):
-            return await self._compare_and_change(user, changes, {})
-        # Serialized, or two administrators could remove each other at the same time.
-        async with self._administrators.held() as deadline:
-            others = {"access": Access.ADMIN, "disabled": False, "_id": {"$ne": _key(user.id)}}
-            if not await self._users.find_one(others, {"_id": 1}):
-                raise LastAdmin
-            return await self._compare_and_change(user, changes, {"$expr": {"$lt": ["$$NOW", deadline]}})
+    async def lock(self, user_id: str) -> User | None:
+        """Return the user with this id, or None, as part of a transaction.
 
-    async def _compare_and_change(self, user: User, changes: dict[str, Any], condition: dict[str, Any]) -> User:
-        document = await self._users.find_one_and_update(
-            {"_id": _key(user.id), "generation": user.generation, "deleted": None, **condition},
-            {"$inc": {"generation": 1}, "$set": {"ending": True, **changes}},
+        Writes to the user, so that a concurrent change of it conflicts with the transaction.
+        """
+        document = await self._users.find_one_and_update(PRESENT | {"_id": _key(user_id)}, {"$inc": {"acts": 1}})
+        return User.from_document(document) if document else None
+
+    async def _start_generation(self, user: User, changes: dict[str, Any], *, stays_admin: bool) -> User:
+        if user.has_access(Access.ADMIN) and not stays_admin:
+            await self._require_another_admin(user)
+        changed = await self._users.find_one_and_update(
+            {"_id": _key(user.id)}, {"$inc": {"generation": 1}, "$set": {"ending": True, **changes}}
         )
-        if document is None:
-            raise ChangedMeanwhile
-        return User.from_document(document)
+        return User.from_document(changed or {})  # the transaction has read it
+
+    async def _require_another_admin(self, user: User) -> None:
+        """Raise LastAdmin without another administrator.
+
+        All such transactions write to one document, or two could remove the last two administrators (write skew).
+        """
+        await self._locks.find_one_and_update({"_id": "administrators"}, {"$inc": {"changes": 1}}, upsert=True)
+        others = {"access": Access.ADMIN, "disabled": False, "deleted": None, "_id": {"$ne": _key(user.id)}}
+        if not await self._users.find_one(others, {"_id": 1}):
+            raise LastAdmin
 
     async def _one(self, query: dict[str, Any]) -> User | None:
         document = await self._users.find_one(PRESENT | query)

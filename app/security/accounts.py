@@ -4,11 +4,11 @@ from app.background import shielded
 from app.http.client import Client
 from app.logs import audit
 from app.models.sessions import Device, SessionOver, Sessions
-from app.models.users import ChangedMeanwhile, User, UsernameTaken, Users
+from app.models.users import User, UsernameTaken, Users
 from app.schemas.auth import Tokens
 from app.security.access_tokens import Claims
 from app.security.credentials import CredentialsVerifier
-from app.security.generations import Generations
+from app.security.generations import Generations, Right
 from app.security.logins import Logins
 from app.security.passwords import Passwords
 from app.security.throttle import Throttle
@@ -80,19 +80,22 @@ class Accounts:
         user = await self._credentials.reauthenticate(claims.sub, current_password, client)
         self._passwords.check_policy(new_password, user.username, field="new_password")
         new_hash = await self._passwords.hash(new_password)
-        await self._logins.require_current(claims, user)
+        changed = await self._generations.change(user.id, right=self._own(claims), password=new_hash)
+        if changed is None:
+            raise SessionOver
         try:
-            user = await self._generations.change(user, password=new_hash)
-        except ChangedMeanwhile:
-            raise SessionOver from None
-        try:
-            return await self._logins.open(user, client)
+            return await self._logins.open(changed, client)
         except SessionOver:
             raise SessionOver("The password was changed, but all sessions were ended. Please log in again.") from None
 
-    async def log_out_everywhere(self, user_id: str) -> None:
-        """End all sessions of a user."""
-        await self._generations.retry_on_conflict(user_id, self._generations.change)
+    async def log_out_everywhere(self, claims: Claims) -> None:
+        """End all sessions of a user. Raises SessionOver."""
+
+        async def right(user: User) -> None:
+            # Of any generation, so that a logout that failed halfway can be repeated.
+            await self._sessions.require_active(claims.sid, user.id)
+
+        await self._generations.change(claims.sub, right=right)
 
     async def delete(self, claims: Claims, *, current_password: str, client: Client) -> None:
         """Delete the account and end its sessions.
@@ -100,8 +103,16 @@ class Accounts:
         Raises WrongCredentials, TooManyAttempts, HashingBusy, LastAdmin or SessionOver.
         """
         user = await self._credentials.reauthenticate(claims.sub, current_password, client)
-        await self._logins.require_current(claims, user)
-        try:
-            await self._generations.delete(user)
-        except ChangedMeanwhile:
-            raise SessionOver from None
+        await self._generations.delete(user.id, right=self._own(claims))
+
+    def _own(self, claims: Claims) -> Right:
+        """Return the right of a user to change the own account: an active session of the current generation.
+
+        The token alone cannot show it: revocations may be late. If the generation is an earlier one, another change
+        came first.
+        """
+
+        async def right(user: User) -> None:
+            await self._sessions.require_active(claims.sid, user.id, user.generation)
+
+        return right

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from app.logs import audit
+from app.models.sessions import Sessions
 from app.models.users import Access, User, Users
-from app.security.generations import Generations
+from app.security.generations import Generations, Right, no_right_needed
 from app.security.passwords import Passwords
 
 
@@ -18,27 +19,26 @@ class UserNotFound(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who administers: the user with this id, or the command line."""
+    """Who administers: a user in a session, or the command line."""
 
-    user_id: str | None
+    user_id: str
+    session_id: str
 
     @property
     def name(self) -> str:
         """The actor's name in the audit trail."""
-        return self.user_id or "command line"
+        return self.user_id
 
 
-COMMAND_LINE = Actor(None)
+COMMAND_LINE = Actor("command line", "")
 
 
 class Administration:
-    """What administrators do with the accounts of others.
+    """What administrators do with accounts. Each change proves the actor's rank and session in its transaction."""
 
-    The actor's rank is checked again before each try.
-    """
-
-    def __init__(self, users: Users, passwords: Passwords, generations: Generations) -> None:
+    def __init__(self, users: Users, sessions: Sessions, passwords: Passwords, generations: Generations) -> None:
         self._users = users
+        self._sessions = sessions
         self._passwords = passwords
         self._generations = generations
 
@@ -47,7 +47,7 @@ class Administration:
 
         Raises NotAdministrator.
         """
-        user = await self._users.by_id(user_id)
+        user = await self._users.by_id_proven(user_id)
         if user is None or not user.has_access(Access.ADMIN):
             raise NotAdministrator
 
@@ -79,30 +79,45 @@ class Administration:
     ) -> User:
         """Change a user and end all its sessions; without changes, only end them.
 
-        Raises NotAdministrator, UserNotFound or LastAdmin.
+        Raises NotAdministrator, SessionOver, UserNotFound or LastAdmin.
         """
+        right = self._right(actor)
+        return _found(
+            await self._generations.change(user_id, right=right, by=actor.name, access=access, disabled=disabled)
+        )
 
-        async def change(user: User) -> User:
-            await self._authorize(actor)
-            return await self._generations.change(user, by=actor.name, access=access, disabled=disabled)
+    async def enable(self, user_id: str, actor: Actor) -> User:
+        """Enable a user; one that is enabled keeps its sessions.
 
-        return _found(await self._generations.retry_on_conflict(user_id, change))
+        Raises NotAdministrator, SessionOver or UserNotFound.
+        """
+        right = self._right(actor)
+        return _found(
+            await self._generations.change(
+                user_id, right=right, by=actor.name, only_if=lambda user: user.disabled, disabled=False
+            )
+        )
 
     async def delete(self, user_id: str, actor: Actor) -> None:
         """Delete a user and end all its sessions.
 
-        Raises NotAdministrator, UserNotFound or LastAdmin.
+        Raises NotAdministrator, SessionOver, UserNotFound or LastAdmin.
         """
+        _found(await self._generations.delete(user_id, right=self._right(actor), by=actor.name))
 
-        async def delete(user: User) -> User:
-            await self._authorize(actor)
-            return await self._generations.delete(user, by=actor.name)
+    def _right(self, actor: Actor) -> Right:
+        """Return the right of an actor: an active session and the rank of an administrator, or the command line."""
+        if actor is COMMAND_LINE:
+            return no_right_needed
 
-        _found(await self._generations.retry_on_conflict(user_id, delete))
+        async def right(changed: User) -> None:
+            # Who changes itself has written to its own document already.
+            user = changed if actor.user_id == changed.id else await self._users.lock(actor.user_id)
+            if user is None or not user.has_access(Access.ADMIN):
+                raise NotAdministrator
+            await self._sessions.require_active(actor.session_id, user.id, user.generation)
 
-    async def _authorize(self, actor: Actor) -> None:
-        if actor.user_id is not None:
-            await self.require_administrator(actor.user_id)
+        return right
 
 
 def _found(user: User | None) -> User:

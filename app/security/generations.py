@@ -4,17 +4,19 @@ The first step starts a generation: one write on the user, after which no sessio
 opened. The second step ends the sessions, which tells every worker, and removes a deleted user's documents.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import Any, Protocol, TypeVar, Unpack
+from typing import Any, Protocol, Unpack
+
+from pymongo.errors import PyMongoError
 
 from app.background import shielded
+from app.database.failures import OwnError, summary
+from app.database.transactions import Transactions
 from app.logs import audit
 from app.models.sessions import Sessions
-from app.models.users import ChangedMeanwhile, Changes, User, Users
+from app.models.users import Changes, User, Users
 from app.security.revocations import Revocations
-
-T = TypeVar("T")
 
 
 class UserDocuments(Protocol):
@@ -27,58 +29,110 @@ class UserDocuments(Protocol):
         """
 
 
+Right = Callable[[User], Awaitable[None]]
+
+
+async def no_right_needed(_: User) -> None:
+    """Allow the change: its actor is the command line."""
+
+
+class EndingsUnfinished(OwnError):
+    """Sessions of some users could not be ended; the next attempt follows."""
+
+
 class Generations:
     """Starts generations and finishes them.
 
+    A `right` is part of the transaction that starts a generation: it gets the user as it was, raises if the actor may
+    not change it, and writes to the documents that it rests on. So an actor whose session or rank ends meanwhile
+    changes nothing (time of check, time of use). The sessions are ended after the transaction, because their places in
+    the feed must be taken when they become visible.
     `stores` lists every store with documents of users.
     """
 
     def __init__(
-        self, users: Users, sessions: Sessions, revocations: Revocations, stores: Sequence[UserDocuments]
+        self,
+        users: Users,
+        sessions: Sessions,
+        revocations: Revocations,
+        transactions: Transactions,
+        stores: Sequence[UserDocuments],
     ) -> None:
         self._users = users
         self._sessions = sessions
         self._revocations = revocations
+        self._transactions = transactions
         self._stores = stores
 
     @shielded
-    async def change(self, user: User, *, by: str | None = None, **changes: Unpack[Changes]) -> User:
+    async def change(
+        self,
+        user_id: str,
+        *,
+        right: Right,
+        by: str | None = None,
+        only_if: Callable[[User], bool] = lambda _: True,
+        **changes: Unpack[Changes],
+    ) -> User | None:
         """Change a user and end all its sessions; without changes, only end them.
 
-        Returns the changed user. `by` is the actor for the audit trail, if it is not the user. Raises ChangedMeanwhile
-        or LastAdmin.
+        Returns the user, which stays as it is where `only_if` is false, or None if there is no such user. `by` is the
+        actor for the audit trail, if it is not the user. Raises what `right` raises, and LastAdmin.
         """
-        changed = await self._users.start_generation(user, **changes)
-        _audit_change(user, changed, by)
-        await self._finish(changed)
-        return changed
+
+        async def start() -> tuple[User | None, bool]:
+            user = await self._users.by_id(user_id)
+            if user is None:
+                return None, False
+            start_it = only_if(user)
+            changed = await self._users.start_generation(user, **changes) if start_it else user
+            await right(user)
+            return changed, start_it
+
+        user, changed = await self._transactions.run(start)
+        if user and changed:
+            _audit_change(user, by, changes)
+            await self._finish(user)
+        return user
 
     @shielded
-    async def delete(self, user: User, *, by: str | None = None) -> User:
+    async def delete(self, user_id: str, *, right: Right, by: str | None = None) -> User | None:
         """Delete a user and end all its sessions.
 
-        Raises ChangedMeanwhile or LastAdmin.
+        Returns the user, or None if there is no such user. Raises what `right` raises, and LastAdmin.
         """
-        deleted = await self._users.start_deletion(user)
-        _audit("deleted", deleted, by)
-        await self._finish(deleted)
+
+        async def start() -> User | None:
+            user = await self._users.by_id(user_id)
+            if user is None:
+                return None
+            deleted = await self._users.start_deletion(user)
+            await right(user)
+            return deleted
+
+        deleted = await self._transactions.run(start)
+        if deleted:
+            _audit("deleted", deleted, by)
+            await self._finish(deleted)
         return deleted
 
-    async def retry_on_conflict(self, user_id: str, change: Callable[[User], Awaitable[T]]) -> T | None:
-        """Change a user, again whenever another change came first.
-
-        Returns None if there is no such user. Each try asks the database, so the request's time budget limits the
-        tries. Raises what `change` raises, except ChangedMeanwhile.
-        """
-        while user := await self._users.by_id(user_id):
-            with suppress(ChangedMeanwhile):
-                return await change(user)
-        return None
-
     async def finish_interrupted(self) -> None:
-        """Finish generations whose worker died after it had started them."""
-        for user in await self._users.with_unfinished_generation():
+        """Finish generations whose worker died after it had started them.
+
+        The failure of one user does not stop the others'. Raises pymongo's errors if there is no list of users, and
+        EndingsUnfinished once all were tried.
+        """
+        users = await self._users.with_unfinished_generation()
+        failures = [error for error in await asyncio.gather(*map(self._try_to_finish, users)) if error]
+        if failures:
+            raise EndingsUnfinished(f"{len(failures)} of {len(users)} users: {summary(failures[0])}") from failures[0]
+
+    async def _try_to_finish(self, user: User) -> PyMongoError | None:
+        try:
             await self._finish(user)
+        except PyMongoError as error:
+            return error
+        return None
 
     async def _finish(self, user: User) -> None:
         for session_id in await self._sessions.end_all(user.id, user.generation):
@@ -89,15 +143,15 @@ class Generations:
         await self._users.finish_generation(user)
 
 
-def _audit_change(before: User, after: User, by: str | None) -> None:
-    if before.password_hash != after.password_hash:
-        _audit("password_changed", after, by)
-    if before.access != after.access:
-        _audit("access_changed", after, by, access=after.access.name.lower())
-    if before.disabled != after.disabled:
-        _audit("disabled" if after.disabled else "enabled", after, by)
-    if (before.password_hash, before.access, before.disabled) == (after.password_hash, after.access, after.disabled):
-        _audit("logged_out_everywhere", after, by)
+def _audit_change(user: User, by: str | None, changes: Changes) -> None:
+    if changes.get("password"):
+        _audit("password_changed", user, by)
+    if changes.get("access") is not None:
+        _audit("access_changed", user, by, access=user.access.name.lower())
+    if changes.get("disabled") is not None:
+        _audit("disabled" if user.disabled else "enabled", user, by)
+    if all(value is None for value in changes.values()):
+        _audit("logged_out_everywhere", user, by)
 
 
 def _audit(event: str, user: User, by: str | None, **facts: Any) -> None:

@@ -1,6 +1,7 @@
 """Log in, refresh and log out: open, continue and end sessions, and issue their tokens."""
 
 from app.background import shielded
+from app.database.transactions import Transactions
 from app.http.client import Client
 from app.logs import audit
 from app.models.sessions import ActiveSession, Device, Session, SessionOver, Sessions, TokenReused
@@ -30,10 +31,12 @@ class Logins:
         sessions: Sessions,
         revocations: Revocations,
         credentials: CredentialsVerifier,
+        transactions: Transactions,
         access_tokens: AccessTokens,
         refresh_tokens: RefreshTokens,
     ) -> None:
         self._users = users
+        self._transactions = transactions
         self._sessions = sessions
         self._revocations = revocations
         self._credentials = credentials
@@ -82,33 +85,41 @@ class Logins:
         audit("refreshed", user_id=session.user_id, session_id=session.id)
         return self.issue(session)
 
-    async def require_current(self, claims: Claims, user: User) -> None:
-        """Require that a token's session is active and of the user's generation.
-
-        Revocations may be a second late, which is too late for a request that opens another session. Raises
-        SessionOver.
-        """
-        if await self._sessions.generation(claims.sid) != user.generation:
-            raise SessionOver
-
     async def active(self, user_id: str) -> list[ActiveSession]:
         """Return the user's active sessions, newest first."""
         return await self._sessions.active(user_id)
 
     @shielded
-    async def end(self, session_id: str, user_id: str) -> bool:
-        """End a session of this user and return whether it was active."""
-        was_active = await self._sessions.end(session_id, user_id)
-        if was_active:
-            self._revocations.add(session_id)
-            audit("logged_out", user_id=user_id, session_id=session_id)
-        return was_active
+    async def end(self, session_id: str, claims: Claims) -> bool:
+        """End a session of the token's user and return whether it was active.
+
+        Raises SessionOver if the token's own session is not.
+        """
+
+        async def start() -> bool:
+            await self._sessions.require_active(claims.sid, claims.sub)
+            return await self._sessions.start_end(session_id, claims.sub)
+
+        started = await self._transactions.run(start)
+        if started:
+            await self._end(session_id, claims.sub)
+        return started
 
     @shielded
     async def log_out(self, claims: Claims) -> None:
         """End the session of a token."""
-        await self.end(claims.sid, claims.sub)
-        self._revocations.add(claims.sid)  # also if another worker ended it, of which this one may not know yet
+        await self._end(claims.sid, claims.sub)
+
+    async def finish_interrupted(self) -> None:
+        """Finish ends of sessions whose worker died after it had started them."""
+        for session_id, user_id in await self._sessions.with_unfinished_end():
+            await self._end(session_id, user_id)
+
+    async def _end(self, session_id: str, user_id: str) -> None:
+        """End a session. What the database did not acknowledge, this worker does not remember."""
+        if await self._sessions.end(session_id, user_id):
+            audit("logged_out", user_id=user_id, session_id=session_id)
+        self._revocations.add(session_id)  # also if another worker ended it, of which this one may not know yet
 
     def issue(self, session: Session) -> Tokens:
         """Return new tokens of a session."""

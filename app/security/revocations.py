@@ -1,24 +1,32 @@
 """Ended sessions, in the memory of every worker, followed in the database."""
 
 import math
-import time
+from collections import deque
 from collections.abc import Callable
 
 from bson import Timestamp
 
+from app.clocks import boot_clock
 from app.models.sessions import FEED_PAGE, Sessions
 
 # Added to the longest lifetime of an access token, for machines whose clocks differ or are set back.
 MARGIN_SECONDS = 300
 BEGINNING = Timestamp(0, 0)
+PROOFS = 4  # begun within the time after which a worker is stale
 
 
 class Revocations:
     """The sessions whose access tokens are rejected.
 
-    A write gets its place in the feed when it starts and becomes visible when it is done, at most `overlap_seconds`
-    later, since the database aborts slower ones; so each look goes back that far. After a failure everything is read
-    again, because the database may have restarted or changed its primary.
+    Each look reads a page of the feed that cannot be rolled back. A few looks within `stale_seconds` also prove that
+    they are recent (ProvenReader). Only a proven look makes the worker fresh, and from the moment at which it began:
+    whatever the network does, no session is accepted longer than that after its end was acknowledged. A proof costs
+    the primary a write of its own, so proving every look costs TODO.
+
+    An end gets its place in the feed when it is written, at most `overlap_seconds` before it is acknowledged. So all
+    ends that a proven look can have missed have later places than those that were seen `overlap_seconds` before it
+    began: from there on the next looks read again. Places are never set back, also not by another primary, whose clock
+    is ahead of all that was committed before. But they may jump ahead, so they are not compared with any clock.
     """
 
     def __init__(
@@ -28,17 +36,17 @@ class Revocations:
         stale_seconds: float,
         lifetime_seconds: int,
         overlap_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = boot_clock,
     ) -> None:
         self._sessions = sessions
         self._stale = stale_seconds
         self._lifetime = lifetime_seconds + MARGIN_SECONDS
-        self._overlap = int(overlap_seconds) + 1
+        self._overlap = overlap_seconds
         self._clock = clock
         self._forget_at: dict[str, float] = {}  # by session, in the order of insertion: the oldest come first
-        self._newest = BEGINNING
-        self._newest_seen_at = -math.inf
-        self._followed_at = -math.inf
+        self._since = BEGINNING  # the place before which nothing can be missing
+        self._looks: deque[tuple[float, Timestamp]] = deque()  # the end of each look, and the last place that it saw
+        self.proven_at = -math.inf  # when the last proven look began
 
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._forget_at
@@ -51,35 +59,43 @@ class Revocations:
         self._forget_at.setdefault(session_id, self._clock() + self._lifetime)
 
     def age(self) -> float:
-        """Return the seconds since the feed was last followed."""
-        return self._clock() - self._followed_at
+        """Return the seconds since the last proven look began."""
+        return self._clock() - self.proven_at
 
     def stale(self) -> bool:
-        """Return whether the last look at the feed is too old to accept tokens."""
+        """Return whether the last proven look is too old to accept tokens."""
         return self.age() > self._stale
 
     async def catch_up(self) -> None:
-        """Read everything new from the feed, once.
+        """Read everything new from the feed, once, and prove it if a proof is due.
 
-        Raises pymongo's errors.
+        A failed look changes nothing. Raises pymongo's errors.
         """
         began = self._clock()
-        newest, self._newest = self._newest, BEGINNING  # if this look fails, the next one reads everything
-        # Once a look has gone back over all writes that could have been in progress, they need not be read again.
-        settled = self._followed_at - self._newest_seen_at > self._overlap
-        since = newest if settled else Timestamp(max(newest.time - self._overlap, 0), 0)
-        while True:
-            page = await self._sessions.ended_since(since)
-            for ended, session_id in page:
-                self.add(session_id)
-                if ended > newest:
-                    newest, self._newest_seen_at = ended, self._clock()
-            if len(page) < FEED_PAGE:
-                break
-            since = page[-1][0]
-        self._newest = newest
-        self._followed_at = began
+        proven = self.age() >= self._stale / PROOFS
+        newest = await self._read(proven=proven)
+        self._looks.append((self._clock(), newest))
+        if proven:
+            self.proven_at = began
+            self._settle(began)
         self._forget(began)
+
+    async def _read(self, *, proven: bool) -> Timestamp:
+        """Add the sessions of the feed from the settled place on, and return the last place."""
+        since = self._since
+        while True:
+            page = await self._sessions.ended_since(since, proven=proven)
+            for _, session_id in page:
+                self.add(session_id)
+            if page:
+                since, _ = page[-1]
+            if len(page) < FEED_PAGE:
+                return since
+
+    def _settle(self, began: float) -> None:
+        """Move the settled place to where the looks were that ended long enough before a proven one began."""
+        while self._looks and self._looks[0][0] <= began - self._overlap:
+            self._since = max(self._since, self._looks.popleft()[1])
 
     def _forget(self, now: float) -> None:
         expired = []

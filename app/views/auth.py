@@ -94,7 +94,7 @@ class LogoutAll(HTTPMethodView, attach=blueprint, uri="/logout-all"):
     @protected
     async def post(self, request: Request) -> HTTPResponse:
         """End all your sessions."""
-        await request.app.ctx.accounts.log_out_everywhere(claims(request).sub)
+        await request.app.ctx.accounts.log_out_everywhere(claims(request))
         return no_content()
 
 
@@ -117,6 +117,6 @@ class MySession(HTTPMethodView, attach=blueprint, uri=f"/sessions/<session_id:{S
     @protected
     async def delete(self, request: Request, session_id: SessionId) -> HTTPResponse:
         """End one of your sessions."""
-        if not await request.app.ctx.logins.end(session_id, claims(request).sub):
+        if not await request.app.ctx.logins.end(session_id, claims(request)):
             raise Problem(Code.NOT_FOUND, "None of your active sessions has this id.")
         return no_content()

@@ -113,7 +113,7 @@ class OneUser(HTTPMethodView, attach=blueprint, uri=f"/<user_id:{USER_ID}>"):
         body = read(request, UserChange)
         user = await request.app.ctx.administration.change(
             user_id,
-            Actor(claims(request).sub),
+            actor(request),
             access=None if body.access is None else Access[body.access.upper()],
             disabled=body.disabled,
         )
@@ -123,5 +123,11 @@ class OneUser(HTTPMethodView, attach=blueprint, uri=f"/<user_id:{USER_ID}>"):
     @administrators
     async def delete(self, request: Request, user_id: UserId) -> HTTPResponse:
         """Delete a user and end all its sessions."""
-        await request.app.ctx.administration.delete(user_id, Actor(claims(request).sub))
+        await request.app.ctx.administration.delete(user_id, actor(request))
         return no_content()
+
+
+def actor(request: Request) -> Actor:
+    """Return who administers."""
+    me = claims(request)
+    return Actor(me.sub, me.sid)

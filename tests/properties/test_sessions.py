@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pymongo.database import Database
 
 from app.models.sessions import ROTATIONS_REMEMBERED
+from app.security.generations import no_right_needed
 from config import Config
 from tests.conftest import PASSWORD, Document, Service
 from tests.properties import repeatable
@@ -224,7 +225,7 @@ class Sessions(RuleBasedStateMachine):
         async def change() -> None:
             user = await ctx.users.by_id(account.user_id)
             assert user
-            await ctx.generations.change(user, disabled=disabled)
+            await ctx.generations.change(user.id, right=no_right_needed, disabled=disabled)
 
         self.service.run(change())
         self.end_all(account)

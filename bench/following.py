@@ -1,0 +1,167 @@
+"""Measure what following the ended sessions costs the database, by how often a look is proven.
+
+Run `python -m bench.following [--followers 2,50,200,500] [--seconds 12]`: a replica set of three local members,
+`ENDINGS` ended sessions per second, and so many followers, each with this service's own Revocations. Prints for each
+choice and number the commands per second at the primary, the CPU of each member, and the growth of the oplog.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import secrets
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bson.codec_options import CodecOptions
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from app.database.collection import Document, Filter
+from app.models.sessions import END, FEED_PAGE, INDEXES
+from app.security.revocations import PROOFS, Revocations
+from tools.local_mongo import ReplicaSet, local_mongo
+from tools.mongod import Mongod
+
+ENDINGS = 5  # sessions that end each second
+SESSIONS = 2000
+POLL_SECONDS, STALE_SECONDS, OVERLAP_SECONDS = 1, 10, 3
+WARM_UP_SECONDS = 6
+CONNECTIONS = 100  # shared by all followers of this process; real ones have one each
+TICKS = os.sysconf("SC_CLK_TCK")
+# The read concerns of looks, and of those that Revocations wants to be proven.
+CHOICES = {
+    "local, never proven": ("local", "local"),
+    "majority, never proven": ("majority", "majority"),
+    f"majority, {PROOFS} in {STALE_SECONDS} s proven": ("majority", "linearizable"),
+    "linearizable, each proven": ("linearizable", "linearizable"),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Counters of the set at one moment: commands at the primary, CPU seconds per member, bytes of the oplog."""
+
+    at: float
+    commands: int
+    cpu_seconds: list[float]
+    oplog_bytes: int
+
+
+class Feed:
+    """The feed of all followers, as Sessions reads it through ProvenReader."""
+
+    def __init__(self, uri: str, levels: tuple[str, str]) -> None:
+        self._client = MongoClient[Document](uri, maxPoolSize=CONNECTIONS, readPreference="primary", timeoutMS=4000)
+        found = self._client.get_default_database().get_collection("sessions", CodecOptions(tz_aware=True))
+        self._collections = [found.with_options(read_concern=ReadConcern(level)) for level in levels]
+        self._threads = ThreadPoolExecutor(CONNECTIONS)
+
+    async def ended_since(self, since: Any, *, proven: bool) -> list[tuple[Any, str]]:
+        """Return a page, as Sessions does."""
+        query: Filter = {"ended": {"$gte": since}}
+        projection: Mapping[str, Any] = {"ended": 1}
+
+        def read() -> list[Document]:
+            found = self._collections[proven].find(query, projection)
+            return list(found.sort("ended").limit(-FEED_PAGE).batch_size(FEED_PAGE))
+
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, read)
+        return [(document["ended"], document["_id"]) for document in found]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._threads.shutdown()
+        self._client.close()
+
+
+async def follow(feed: Any) -> None:
+    """Follow as one worker does."""
+    follower = Revocations(feed, stale_seconds=STALE_SECONDS, lifetime_seconds=900, overlap_seconds=OVERLAP_SECONDS)
+    await asyncio.sleep(random.uniform(0, POLL_SECONDS))  # noqa: S311  # spreads the load, hides nothing
+    while True:
+        with suppress(PyMongoError):
+            await follower.catch_up()
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def end_sessions(client: MongoClient[Document], ids: list[str], seconds: float) -> None:
+    """End one session after the other, for so many seconds."""
+    sessions = client.get_default_database().sessions
+    for _ in range(int(seconds * ENDINGS)):
+        await asyncio.to_thread(sessions.update_one, {"_id": ids.pop()}, END)
+        await asyncio.sleep(1 / ENDINGS)
+
+
+def cpu_seconds(member: Mongod) -> float:
+    """Return the CPU time of a member."""
+    pid = member.process.pid if member.process else 0
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def measured(client: MongoClient[Document], members: list[Mongod]) -> Measured:
+    """Read the counters."""
+    status = client.admin.command("serverStatus")
+    oplog = client.local.command("collStats", "oplog.rs")
+    at = asyncio.get_running_loop().time()
+    return Measured(at, status["network"]["numRequests"], [cpu_seconds(one) for one in members], oplog["size"])
+
+
+async def measure(mongo: ReplicaSet, choice: str, followers: int, seconds: float) -> str:
+    """Let followers work and return a row of the table."""
+    primary = mongo.primary()
+    members = [primary, *(one for one in mongo.members if one is not primary)]
+    with MongoClient[Document](mongo.uri, w="majority") as client:
+        ids = [secrets.token_urlsafe(16) for _ in range(SESSIONS)]
+        collection = client.get_default_database().sessions
+        collection.drop()
+        collection.create_indexes(INDEXES)
+        collection.insert_many({"_id": one, "user_id": "u"} for one in ids)
+        feed = Feed(mongo.uri, CHOICES[choice])
+        tasks = [asyncio.create_task(follow(feed)) for _ in range(followers)]
+        await end_sessions(client, ids, WARM_UP_SECONDS)
+        before = measured(client, members)
+        await end_sessions(client, ids, seconds)
+        after = measured(client, members)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        feed.close()
+    return row(choice, followers, before, after)
+
+
+def row(choice: str, followers: int, before: Measured, after: Measured) -> str:
+    """Return a row of the table."""
+    seconds = after.at - before.at
+    cpu = [100 * (y - x) / seconds for x, y in zip(before.cpu_seconds, after.cpu_seconds, strict=True)]
+    commands, oplog = after.commands - before.commands, after.oplog_bytes - before.oplog_bytes
+    return (
+        f"| {choice} | {followers} | {commands / seconds:.0f} | {' / '.join(f'{one:.1f}' for one in cpu)} "
+        f"| {oplog / seconds / 1000:.1f} |"
+    )
+
+
+def main() -> None:
+    """Measure every choice with every number of followers, in turn."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--followers", default="2,50,200,500")
+    parser.add_argument("--seconds", type=float, default=12)
+    options = parser.parse_args()
+    print("| Looks | Followers | Commands/s at the primary | CPU % primary / secondaries | Oplog KB/s |")
+    print("|---|---|---|---|---|")
+    with local_mongo(replicas=3) as mongo:
+        if not isinstance(mongo, ReplicaSet):
+            raise TypeError
+        for followers in options.followers.split(","):
+            for choice in CHOICES:
+                print(asyncio.run(measure(mongo, choice, int(followers), options.seconds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
