@@ -21,7 +21,8 @@ class Revocations:
     Each look reads a page of the feed that cannot be rolled back. A few looks within `stale_seconds` also prove that
     they are recent (ProvenReader). Only a proven look makes the worker fresh, and from the moment at which it began:
     whatever the network does, no session is accepted longer than that after its end was acknowledged. A proof costs
-    the primary a write of its own, so proving every look costs TODO.
+    the primary and each secondary a write: with 500 workers, this choice took 28 % of a core of the primary, a proof
+    with every look 40 %, and no proof at all 17 % (bench/following.py).
 
     An end gets its place in the feed when it is written, at most `overlap_seconds` before it is acknowledged. So all
     ends that a proven look can have missed have later places than those that were seen `overlap_seconds` before it
