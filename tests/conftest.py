@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -178,6 +179,20 @@ class Actor:
     def secret_status(self) -> int:
         """The status of /tests/secret with the access token."""
         return self.get("/tests/secret").status_code
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the measurements."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for _, text in report.user_properties if report.when == "call" else ():
+                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {text}")
+
+
+@pytest.fixture
+def note(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Return a function that adds a measurement to the summary."""
+    return partial(record_property, "measured")
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Server
-from tests.faults.conftest import note as note  # a fixture of these tests
-from tests.faults.conftest import pytest_terminal_summary as pytest_terminal_summary
 from tests.processes import Command, until
 from tests.serving import CHECKOUT, SANIC, WORKERS
 from tools.local_mongo import ReplicaSet, free_port

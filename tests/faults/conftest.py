@@ -43,20 +43,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skipif(sys.platform != "linux", reason="requires /proc and signals"))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the measurements."""
-    for outcome in ("passed", "failed"):
-        for report in terminalreporter.getreports(outcome):
-            for _, text in report.user_properties if report.when == "call" else ():
-                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {text}")
-
-
-@pytest.fixture
-def note(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Return a function that adds a measurement to the summary."""
-    return partial(record_property, "measured")
-
-
 class Server:
     """`sanic app` with two workers."""
 
