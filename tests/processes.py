@@ -72,16 +72,26 @@ def descendants(pid: int) -> set[Process]:
 def connection_owner(processes: set[Process], port: int, client_port: int) -> Process | None:
     """Return the process that has accepted the connection of a client (proc_net_tcp(5)).
 
-    Both ports belong to the loopback address. Returns None if no process of the set has the connection.
+    Both ports belong to the loopback address of their network namespace. Returns None if no process of the set has the
+    connection.
     """
     ends = f":{port:04X}", f":{client_port:04X}"
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    sockets = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(ends[0]) and row[2].endswith(ends[1])}
     for process in processes:
-        with suppress(FileNotFoundError):  # closed in the meantime
-            if any(str(file.readlink()) in sockets for file in Path(f"/proc/{process.pid}/fd").iterdir()):
+        with suppress(OSError):  # it has ended
+            rows = [line.split() for line in Path(f"/proc/{process.pid}/net/tcp").read_text().splitlines()[1:]]
+            sockets = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(ends[0]) and row[2].endswith(ends[1])}
+            if sockets & open_files(process):
                 return process
     return None
+
+
+def open_files(process: Process) -> set[str]:
+    """Return the names of the files and sockets that a process has open. Raises OSError if it has ended."""
+    found = set()
+    for file in Path(f"/proc/{process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed in the meantime
+            found.add(str(file.readlink()))
+    return found
 
 
 class Terminal:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from tests.conftest import PASSWORD, Document
-from tests.processes import TIMEOUT_SECONDS, Command, Process, until
+from tests.processes import TIMEOUT_SECONDS, Command, Process, open_files, until
 from tests.serving import WORKERS, started
 from tests.test_workers import Connection
 from tools.local_mongo import LocalMongo, ReplicaSet
@@ -335,12 +335,3 @@ class Footprint:
             max(one.threads for one in several),
             max(one.megabytes for one in several),
         )
-
-
-def open_files(process: Process) -> set[str]:
-    """Return the names of the files and sockets that a process has open."""
-    found = set()
-    for file in Path(f"/proc/{process.pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed in the meantime
-            found.add(str(file.readlink()))
-    return found
