@@ -47,10 +47,13 @@ class LocalMongo(Mongod):
 
 
 class ReplicaSet:
-    """A replica set of several local mongods, each with a data folder below `data`. They end with this process."""
+    """A replica set of several local mongods, each with a data folder below `data`. They end with this process.
 
-    def __init__(self, data: Path, replicas: int) -> None:
-        self.members = [Mongod(data / f"member{number}") for number in range(1, replicas + 1)]
+    `options` are command line options of each mongod.
+    """
+
+    def __init__(self, data: Path, replicas: int, options: Sequence[str] = ()) -> None:
+        self.members = [Mongod(data / f"member{number}", options=options) for number in range(1, replicas + 1)]
         self._uri_file = data / URI
 
     @property
