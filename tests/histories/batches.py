@@ -67,7 +67,7 @@ class Batches:
     async def _settle(self, clients: list[Clients]) -> None:
         """Wait until the system has recovered, and until no worker may accept the tokens of an ended session."""
         since = time.monotonic()
-        self._system.wait_until_ready()
+        self._system.recover()
         await asyncio.sleep(PERIODS.stale + EXTRA_SECONDS + MARGIN_SECONDS)
         for one in clients:
             one.settled(since)

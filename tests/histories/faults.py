@@ -10,13 +10,14 @@ from random import Random
 
 from tests.conftest import Document
 from tests.histories.records import Injected
-from tests.histories.services import SERVICES, System
+from tests.histories.services import MONGO_SECONDS, SERVICES, System
 
 FAULTS = 12  # planned for a batch, which usually ends earlier
 PAUSE_SECONDS = (0.2, 0.5, 1.0)
-RETRYABLE_CODES = (11602, 189, 91)  # InterruptedDueToReplStateChange, PrimarySteppedDown, ShutdownInProgress
-# WriteConcernFailed and UnsatisfiableWriteConcern. For the codes above the driver would wait for news of a new primary,
-# which take ten seconds because nothing has really changed.
+# InterruptedDueToReplStateChange, PrimarySteppedDown, ShutdownInProgress; and Interrupted, which drivers do not retry.
+ERROR_CODES = (11602, 189, 91, 11601)
+# WriteConcernFailed and UnsatisfiableWriteConcern. With the first codes above the driver would wait for news of another
+# primary, which take ten seconds because nothing has really changed.
 WRITE_CONCERN_CODES = (64, 100)
 COMMANDS = (
     ["findAndModify"],
@@ -135,11 +136,12 @@ def fault(random: Random) -> Fault:
 def fail_point(random: Random) -> FailPoint:
     """Return a random fail point."""
     effects: list[Document] = [
-        {"errorCode": random.choice(RETRYABLE_CODES)},
+        {"errorCode": random.choice(ERROR_CODES)},
         {"closeConnection": True},
         {"blockConnection": True, "blockTimeMS": random.randint(100, 800)},
         {"writeConcernError": {"code": random.choice(WRITE_CONCERN_CODES), "errmsg": "injected"}},
     ]
     times = random.choice((None, 1, 3, 10))
-    seconds = random.uniform(0.1, 0.6)
+    longest = MONGO_SECONDS * 1.5 if random.random() < 0.25 else MONGO_SECONDS * 0.6
+    seconds = random.uniform(MONGO_SECONDS * 0.1, longest)
     return FailPoint({"failCommands": random.choice(COMMANDS), **random.choice(effects)}, times, seconds)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from app.models.users import Access
 from tests.conftest import Document
 from tests.histories.records import (
+    CHANGES_OWN_USER,
+    CHANGES_TARGET,
     OK,
     REUSED,
     SESSION_ENDED,
@@ -18,8 +20,6 @@ from tests.histories.records import (
 )
 
 ENDED_SHARE = 6  # one request in so many may present a session that has probably ended
-ENDS_ALL_OF_USER = frozenset({Kind.LOGOUT_ALL, Kind.PASSWORD, Kind.DELETE_ME})
-ENDS_ALL_OF_TARGET = frozenset({Kind.PATCH_USER, Kind.DELETE_USER})
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Knowledge:
             self._sessions[operation.session].ended = True
         elif operation.kind is Kind.END_SESSION:
             self._sessions[operation.target].ended = True
-        elif operation.kind in ENDS_ALL_OF_USER:
+        elif operation.kind in CHANGES_OWN_USER:
             user.end_all(but=operation.opened)
-        elif operation.kind in ENDS_ALL_OF_TARGET:
+        elif operation.kind in CHANGES_TARGET:
             self._by_name[operation.target].end_all()

@@ -39,6 +39,7 @@ MEETINGS: list[tuple[int, Weights]] = [
     (4, {Kind.REFRESH: 10, Kind.LOGOUT: 2, Kind.END_SESSION: 2, Kind.LOGOUT_ALL: 1, Kind.SECRET: 1}),
     (3, {Kind.LOGIN: 5, Kind.LOGOUT_ALL: 2, Kind.PASSWORD: 2, Kind.PATCH_USER: 2, Kind.REFRESH: 1}),
     (2, {Kind.LOGOUT_ALL: 3, Kind.PASSWORD: 2, Kind.END_SESSION: 3, Kind.DELETE_ME: 1, Kind.PATCH_USER: 2}),
+    (1, {Kind.DELETE_USER: 2, Kind.PATCH_USER: 2, Kind.LOGOUT_ALL: 4, Kind.REFRESH: 4}),
     (1, {Kind.REGISTER: 6, Kind.LOGIN: 2, Kind.DELETE_ME: 1}),
 ]
 ADMINISTRATORS_MEET: Weights = {Kind.PATCH_USER: 6, Kind.DELETE_USER: 1, Kind.GET_USER: 1, Kind.LOGOUT_ALL: 1}

@@ -41,18 +41,12 @@ REVOCATIONS_STALE = "revocations_stale"
 HASHING_BUSY = "hashing_busy"
 NO_EFFECT = frozenset({REVOCATIONS_STALE, HASHING_BUSY})  # 503 before anything is done
 
-ADMINISTRATION = frozenset({Kind.GET_USER, Kind.PATCH_USER, Kind.DELETE_USER})
+# The operations that change a user and end all its sessions.
+CHANGES_OWN_USER = frozenset({Kind.LOGOUT_ALL, Kind.PASSWORD, Kind.DELETE_ME})
+CHANGES_TARGET = frozenset({Kind.PATCH_USER, Kind.DELETE_USER})
+ADMINISTRATION = CHANGES_TARGET | {Kind.GET_USER}
 # The operations with an access token. The worker's memory can reject all of them.
-PROTECTED = ADMINISTRATION | {
-    Kind.LOGOUT,
-    Kind.LOGOUT_ALL,
-    Kind.SESSIONS,
-    Kind.END_SESSION,
-    Kind.PASSWORD,
-    Kind.DELETE_ME,
-    Kind.ME,
-    Kind.SECRET,
-}
+PROTECTED = ADMINISTRATION | CHANGES_OWN_USER | {Kind.LOGOUT, Kind.SESSIONS, Kind.END_SESSION, Kind.ME, Kind.SECRET}
 # Those that nothing else can reject as session_ended.
 REJECTED_FROM_MEMORY = frozenset({Kind.LOGOUT, Kind.SESSIONS, Kind.SECRET, Kind.GET_USER})
 

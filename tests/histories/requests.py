@@ -33,7 +33,7 @@ CHANGES: tuple[tuple[Access | None, bool | None], ...] = (
     (Access.USER, False),
     (Access.GUEST, None),
 )
-OLDER_PASSWORD, NO_PASSWORD = 0.75, 0.88  # from these values on, a login sends an older password, or a wrong one
+OLDER_PASSWORD, NOT_A_PASSWORD = 0.75, 0.88  # from these values on, a login sends an older password, or a wrong one
 PREVIOUS_TOKEN, OLDER_TOKEN = 0.6, 0.85  # from these values on, a refresh sends the previous token, or an older one
 ANOTHER_USER = 0.9  # from this value on, a user tries to end a session of any user
 MUST_LOG_IN = 10  # without an active session, one request in so many is sent nevertheless, the others become logins
@@ -128,7 +128,7 @@ class Requests:
         return Request(replace(operation, access=access, disabled=disabled), "PATCH", path, token, body)
 
     def _password(self, user: KnownUser, value: float) -> int:
-        if value >= NO_PASSWORD:
+        if value >= NOT_A_PASSWORD:
             return WRONG_PASSWORD
         if value >= OLDER_PASSWORD:
             return user.passwords[int(value * 1000) % len(user.passwords)]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from tests.histories.records import (
     ADMINISTRATION,
+    CHANGES_OWN_USER,
+    CHANGES_TARGET,
     INSUFFICIENT_SCOPE,
     NO_EFFECT,
     NOT_FOUND,
@@ -28,8 +30,6 @@ from tests.histories.records import (
 )
 
 EXTRA_SECONDS = 1.0  # beyond REVOCATION_STALE_SECONDS
-END_ALL = frozenset({Kind.LOGOUT_ALL, Kind.PASSWORD, Kind.DELETE_ME})
-END_ALL_OF_TARGET = frozenset({Kind.PATCH_USER, Kind.DELETE_USER})
 REFUSALS: dict[Kind, frozenset[str]] = {
     Kind.REGISTER: frozenset({USERNAME_TAKEN}) | NO_EFFECT,
     Kind.LOGIN: frozenset({WRONG_CREDENTIALS}) | NO_EFFECT,
@@ -176,6 +176,6 @@ class Rules:
 
     def _of_changed_user(self, operation: Operation) -> list[str]:
         """Return the known sessions of the user that an operation changes, if it does."""
-        if operation.kind in END_ALL:
+        if operation.kind in CHANGES_OWN_USER:
             return self._of_user[operation.user]
-        return self._of_user[operation.target] if operation.kind in END_ALL_OF_TARGET else []
+        return self._of_user[operation.target] if operation.kind in CHANGES_TARGET else []

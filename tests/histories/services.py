@@ -25,12 +25,14 @@ MEMBERS = 3
 TEST_COMMANDS = ("--setParameter", "enableTestCommands=1")  # for fail points
 PERIODS = Periods(grace=1.0, stale=2.0)
 POLL_SECONDS = 0.2
+MONGO_SECONDS = 1.0  # the time budget of a request
+FINISH_SECONDS = 20  # for ends of sessions that were interrupted; usually it takes one poll
 UNLIMITED = "1000000/minute"
 SETTINGS = {
     "REFRESH_GRACE_SECONDS": f"{PERIODS.grace:.0f}",
     "REVOCATION_STALE_SECONDS": f"{PERIODS.stale}",
     "REVOCATION_POLL_SECONDS": f"{POLL_SECONDS}",
-    "MONGO_TIMEOUT_SECONDS": "1",
+    "MONGO_TIMEOUT_SECONDS": f"{MONGO_SECONDS}",
     "LOGIN_FAILURES_PER_PAIR": UNLIMITED,
     "LOGIN_FAILURES_PER_ACCOUNT": UNLIMITED,
     "LOGIN_FAILURES_PER_ADDRESS": UNLIMITED,
@@ -96,9 +98,17 @@ class System:
         """Return the member that is the primary at the moment."""
         return next((member for member in self.members if member.is_primary()), None)
 
-    def wait_until_ready(self) -> None:
-        """Wait until all services are ready."""
+    def recover(self) -> None:
+        """Wait until all services are ready, and, but not long, until they have finished all ends of sessions.
+
+        If they never do, the checker will notice.
+        """
         until(lambda: all(service.ready() for service in self.services), "the services are ready")
+        with suppress(AssertionError):
+            until(lambda: not self._has_unfinished_ends(), "all ends are finished", seconds=FINISH_SECONDS)
+
+    def _has_unfinished_ends(self) -> bool:
+        return any(self.database[name].find_one({"ending": True}) for name in ("users", "sessions"))
 
 
 @contextmanager
