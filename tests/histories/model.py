@@ -64,7 +64,9 @@ class User(NamedTuple):
 
     def looks_like(self, seen: UserSeen | None) -> bool:
         """Return whether a response describes the user correctly."""
-        return self.status is Status.PRESENT and seen == UserSeen(self.access, self.disabled)
+        if seen is None or self.status is not Status.PRESENT:
+            return False
+        return seen.access is self.access and seen.disabled == self.disabled
 
 
 class Session(NamedTuple):

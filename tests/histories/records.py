@@ -59,6 +59,7 @@ class UserSeen:
 
     access: Access
     disabled: bool
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Operation:
     opened: str = ""  # the session of the new tokens
     scope: Access = Access.USER  # the access level in the scopes of the new access token
     refresh_token: str = ""  # the new one
+    token_session: str = ""  # the session in the new access token
     user_seen: UserSeen | None = None
     sessions_seen: frozenset[str] = frozenset()
     client: str = ""

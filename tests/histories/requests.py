@@ -179,7 +179,7 @@ def answered(operation: Operation, response: Response) -> tuple[Operation, Docum
     if "refresh_token" in body:
         operation = _with_tokens(operation, body)
     if "access" in body:
-        seen = UserSeen(Access[body["access"].upper()], body["disabled"])
+        seen = UserSeen(Access[body["access"].upper()], body["disabled"], body["username"])
         operation = replace(operation, user_seen=seen)
     if "sessions" in body:
         operation = replace(operation, sessions_seen=frozenset(one["id"] for one in body["sessions"]))
@@ -187,10 +187,13 @@ def answered(operation: Operation, response: Response) -> tuple[Operation, Docum
 
 
 def _with_tokens(operation: Operation, body: Document) -> Operation:
-    claims = body["access_token"].split(".")[1]
-    scopes = json.loads(urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["scopes"]
+    encoded = body["access_token"].split(".")[1]
+    claims = json.loads(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
     operation = replace(
-        operation, refresh_token=body["refresh_token"], scope=max(Access[name.upper()] for name in scopes)
+        operation,
+        refresh_token=body["refresh_token"],
+        token_session=claims["sid"],
+        scope=max(Access[name.upper()] for name in claims["scopes"]),
     )
     if operation.kind is Kind.REFRESH:
         return operation

@@ -30,6 +30,7 @@ from tests.histories.records import (
 )
 
 EXTRA_SECONDS = 1.0  # beyond REVOCATION_STALE_SECONDS
+OPENS_SESSION = frozenset({Kind.REGISTER, Kind.LOGIN, Kind.PASSWORD})
 REFUSALS: dict[Kind, frozenset[str]] = {
     Kind.REGISTER: frozenset({USERNAME_TAKEN}) | NO_EFFECT,
     Kind.LOGIN: frozenset({WRONG_CREDENTIALS}) | NO_EFFECT,
@@ -70,6 +71,9 @@ class Rules:
             self._no_refusal_without_a_reason,
             self._one_successor_for_each_refresh_token,
             self._one_registration_for_each_name,
+            self._both_tokens_of_one_session,
+            self._only_the_right_user,
+            self._only_own_sessions,
         ]
         return [violation for rule in rules for violation in rule()]
 
@@ -157,6 +161,29 @@ class Rules:
                 other = first.setdefault(one.user, one)
                 if other is not one:
                     yield Violation("a name has one registration", (other, one))
+
+    def _both_tokens_of_one_session(self) -> Iterator[Violation]:
+        for one in self._operations:
+            if one.token_session not in ("", one.opened or one.session):
+                yield Violation("an access token states the session of its refresh token", (one,))
+
+    def _only_the_right_user(self) -> Iterator[Violation]:
+        for one in self._operations:
+            right = one.target if one.kind in ADMINISTRATION else one.user
+            if one.user_seen and one.user_seen.name not in ("", right):
+                yield Violation("a response is about the user that was asked for", (one,))
+
+    def _only_own_sessions(self) -> Iterator[Violation]:
+        """Check lists. Logins without a response may have opened sessions that nothing else is known of."""
+        for one in self._operations:
+            known = one.sessions_seen & self._opening.keys()
+            unknown = sum(
+                login.kind in OPENS_SESSION and login.user == one.user and login.outcome != OK
+                for login in self._operations
+                if login.invoked < one.ended
+            )
+            if not known <= set(self._of_user[one.user]) or len(one.sessions_seen - known) > unknown:
+                yield Violation("a list has only sessions of the user", (one,))
 
     def _ended_by(self, operation: Operation) -> list[str]:
         """Return the sessions that an acknowledged operation has certainly ended."""

@@ -266,11 +266,24 @@ def test_a_session_of_another_user_is_not_found(story: Story) -> None:
     assert story.broken == []
 
 
-@pytest.mark.parametrize("seen", [{"of-alice"}, {"of-alice", "second"}, {"of-alice", "second", "unknown"}])
-def test_a_list_has_every_active_session(story: Story, seen: set[str]) -> None:
+OWN_ONLY = "a list has only sessions of the user"
+
+
+@pytest.mark.parametrize(
+    ("other_seen", "broken"),
+    [
+        (set(), [NO_ORDER]),
+        ({"second"}, []),
+        ({"second", "of the lost login"}, []),
+        ({"second", "of the lost login", "another"}, [OWN_ONLY]),
+        ({"second", "of-bob"}, [OWN_ONLY]),
+    ],
+)
+def test_a_list_has_exactly_the_active_sessions(story: Story, other_seen: set[str], broken: list[str]) -> None:
     story.log_in("alice", "second")
-    story(Kind.SESSIONS, "alice", session="of-alice", sessions_seen=frozenset(seen))
-    assert story.broken == ([] if "second" in seen else [NO_ORDER])
+    story(Kind.LOGIN, "alice", UNKNOWN)
+    story(Kind.SESSIONS, "alice", session="of-alice", sessions_seen=frozenset({"of-alice", *other_seen}))
+    assert story.broken == broken
 
 
 def test_workers_finish_all_ends_that_have_started(story: Story) -> None:
@@ -431,6 +444,15 @@ def test_a_token_is_not_refused_without_a_reason(story: Story) -> None:
     story(Kind.LOGOUT, "bob", session="of-bob")
     story(Kind.SECRET, "alice", SESSION_ENDED, session="of-alice")
     assert story.broken == ["no session is refused as session_ended that nothing could have ended", NO_ORDER]
+
+
+def test_a_response_for_another_user_breaks_the_rules(story: Story) -> None:
+    story(Kind.ME, "alice", session="of-alice", user_seen=UserSeen(Access.USER, disabled=False, name="bob"))
+    story.refresh("of-alice", 0, token_session="of-bob")
+    assert story.broken == [
+        "an access token states the session of its refresh token",
+        "a response is about the user that was asked for",
+    ]
 
 
 def test_an_unexpected_error_breaks_the_rules(story: Story) -> None:
