@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import note as note  # a fixture of these tests
-from tests.faults.conftest import pytest_terminal_summary as pytest_terminal_summary
-
 RUNS_HISTORIES = Path(__file__).parent / "test_histories.py"
 
 
