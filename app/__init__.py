@@ -18,6 +18,7 @@ from app.openapi.document import document
 from app.refusals import refusal
 from app.security import sanic_jwt_adapter
 from app.server import supervisor
+from app.server.routing import Router
 from app.views import auth, hello, operations, users
 from config import Config, ConfigurationError, load
 from config.product import NAME
@@ -41,6 +42,7 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         name,
         config=_sanic_config(config),
         ctx=Context(),
+        router=Router(),
         error_handler=ProblemHandler(refusal),
         log_config=logs.configuration(config.LOG_FORMAT),
     )

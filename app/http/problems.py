@@ -119,10 +119,10 @@ def problem_response(request: Request, problem: Problem) -> HTTPResponse:
 def allowed_methods(request: Request) -> str:
     """Return the methods of a path with parameters.
 
-    Sanic lists them for all other paths (RFC 9110 section 15.5.6).
+    Sanic lists them for all other paths (RFC 9110 section 15.5.6), and ignores a trailing slash.
     """
     routes = [route for group in request.app.router.regex_routes.values() for route in group]
-    here = [route for route in routes if re.fullmatch(route.pattern, request.path)]
+    here = [route for route in routes if re.fullmatch(route.pattern, request.path.removesuffix("/"))]
     return ", ".join(sorted({method for route in here for method in route.methods}))
 
 

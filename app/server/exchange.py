@@ -3,7 +3,6 @@
 # mypy: allow-untyped-calls
 # (Sanic's protocol has no types.)
 
-import re
 from time import perf_counter
 from typing import NoReturn
 
@@ -11,41 +10,52 @@ from sanic.exceptions import BadRequest
 from sanic.helpers import STATUS_CODES
 from sanic.http import Http
 from sanic.http.constants import Stage
+from sanic.http.http1 import HTTP_CONTINUE
 
 from app.http.client import request_id
 from app.http.responses import HEADERS, Response
 from app.logs import access
 from app.metrics import requests
+from app.server.framing import CHUNK_LINE_BYTES, HEAD_END, LINE_BREAK, is_chunk_line, is_well_formed, known_fields
 
-LINE_BREAK = b"\r\n"
 ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
 HEADS = {status: f"HTTP/1.1 {status} {phrase.decode()}\r\n{ALWAYS}" for status, phrase in STATUS_CODES.items()}
-
-
-# Field names directly followed by a colon, only CRLF as line break, no folded lines (obs-fold).
-WELL_FORMED = re.compile(rb"[^\r\n\0]*(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*)*")
 
 
 class Exchange(Http):
     """Requests and responses of one connection."""
 
     async def http1_request_header(self) -> None:
-        """Reject request heads that parsers disagree on (request smuggling, RFC 9112 section 5)."""
-        await super().http1_request_header()
-        if not WELL_FORMED.fullmatch(self.request.head):
+        """Receive a request's head; reject one that parsers disagree on (request smuggling, RFC 9112).
+
+        It is checked before Sanic parses it, so that Sanic meets no target without a path.
+        """
+        buffer = self.recv_buffer
+        while (end := buffer.find(HEAD_END)) < 0 and len(buffer) < self.HEADER_MAX_SIZE + len(HEAD_END) - 1:
+            await self._receive_more()
+        if 0 <= end < self.HEADER_MAX_SIZE and not is_well_formed(buffer, end):
+            self.head_only = buffer.startswith(b"HEAD ")
             self._reject("Bad Request")
+        await super().http1_request_header()
+        self.head_only = self.request.method == "HEAD"  # case-sensitive (RFC 9110 section 9.1), as proxies read it
+        self.upgrade_websocket = False  # for a websocket, Sanic stops checking time limits (slowloris)
 
     async def read(self) -> bytes | None:
-        """Read a part of the body.
-
-        Rejects chunks without a final CRLF (request smuggling, RFC 9112 section 7.1).
-        """
+        """Read a part of the body."""
         if self.request_body == "chunked" and not self.request_bytes_left:  # type: ignore[comparison-overlap]
-            while len(self.recv_buffer) < len(LINE_BREAK):
-                await self._receive_more()
-            if not self.recv_buffer.startswith(LINE_BREAK):
-                self._reject("Bad chunked encoding")
+            await self._check_chunk_line()
         return await super().read()
+
+    async def _check_chunk_line(self) -> None:
+        """Reject a chunk that parsers disagree on (request smuggling, RFC 9112 section 7.1)."""
+        if self.expecting_continue:  # the client sends nothing before
+            self.expecting_continue = False
+            await self._send(HTTP_CONTINUE)
+        buffer = self.recv_buffer
+        while (end := buffer.find(LINE_BREAK, len(LINE_BREAK))) < 0 and len(buffer) < CHUNK_LINE_BYTES:
+            await self._receive_more()
+        if end > CHUNK_LINE_BYTES or not is_chunk_line(buffer, end):
+            self._reject("Bad chunked encoding")
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
         """Send a response's head; count and log the response."""
@@ -83,15 +93,17 @@ class Exchange(Http):
         raise BadRequest(reason)
 
     def create_empty_request(self) -> None:
-        """Make a request for an error that precedes it.
+        """Make a request for the response to a head that was rejected.
 
-        It has no URL if the URL cannot be parsed.
+        It has the fields that the response depends on, such as the origin, and no URL if the URL cannot be parsed.
         """
         try:
             super().create_empty_request()
         except BadRequest:
             self.url = None
             super().create_empty_request()
+        self.request.headers.extend(known_fields(self.recv_buffer))
+        self.request.conn_info = self.protocol.conn_info
 
     def log_response(self) -> None:
         """Do nothing: `http1_response_header` writes the line."""
