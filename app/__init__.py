@@ -38,6 +38,8 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         config = config or load(debug=any(getattr(args, flag, False) for flag in ("debug", "dev")))
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None
+    if args is not None:  # a process of the service or a command; others keep their own forms
+        logs.take_over(config.LOG_FORMAT)
     app: App = Sanic(
         name,
         config=_sanic_config(config),
