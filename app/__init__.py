@@ -56,7 +56,7 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         arrival_seconds=config.REQUEST_ARRIVAL_SECONDS,
         check=lambda: _check(config),
     )
-    cors.enable(app, cors_origins=config.CORS_ORIGINS)
+    cors.enable(app, origins=config.CORS_ORIGINS, request_headers=config.CORS_HEADERS)
     page.serve(app, document)
     sanic_jwt_adapter.initialize(app, signing_keys(config)[0])
     for view in VIEWS:
