@@ -16,7 +16,7 @@ from app.http.client import request_id
 from app.http.responses import HEADERS, Response
 from app.logs import access
 from app.metrics import requests
-from app.server.framing import CHUNK_LINE_BYTES, HEAD_END, LINE_BREAK, is_chunk_line, is_well_formed, known_fields
+from app.server.framing import CHUNK_LINE, CHUNK_LINE_BYTES, HEAD, HEAD_END, LINE_BREAK, known_fields
 
 ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
 HEADS = {status: f"HTTP/1.1 {status} {phrase.decode()}\r\n{ALWAYS}" for status, phrase in STATUS_CODES.items()}
@@ -33,11 +33,10 @@ class Exchange(Http):
         buffer = self.recv_buffer
         while (end := buffer.find(HEAD_END)) < 0 and len(buffer) < self.HEADER_MAX_SIZE + len(HEAD_END) - 1:
             await self._receive_more()
-        if 0 <= end < self.HEADER_MAX_SIZE and not is_well_formed(buffer, end):
+        if end >= 0 and not HEAD.fullmatch(buffer, 0, end):
             self.head_only = buffer.startswith(b"HEAD ")
             self._reject("Bad Request")
         await super().http1_request_header()
-        self.head_only = self.request.method == "HEAD"  # case-sensitive (RFC 9110 section 9.1), as proxies read it
         self.upgrade_websocket = False  # for a websocket, Sanic stops checking time limits (slowloris)
 
     async def read(self) -> bytes | None:
@@ -54,7 +53,7 @@ class Exchange(Http):
         buffer = self.recv_buffer
         while (end := buffer.find(LINE_BREAK, len(LINE_BREAK))) < 0 and len(buffer) < CHUNK_LINE_BYTES:
             await self._receive_more()
-        if end > CHUNK_LINE_BYTES or not is_chunk_line(buffer, end):
+        if not 0 < end <= CHUNK_LINE_BYTES or not CHUNK_LINE.fullmatch(buffer, 0, end):
             self._reject("Bad chunked encoding")
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:

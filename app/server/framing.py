@@ -19,7 +19,9 @@ VALUE = rb"[\t -~\x80-\xff]*+"  # RFC 9110 section 5.5
 AUTHORITY = rb"(?:[0-9A-Za-z._-]++|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5})?"
 # RFC 9112 section 3.2: origin form, absolute form with a path, or asterisk form. No `#`, which clients do not send.
 TARGET = rb"(?:(?i:https?)://" + AUTHORITY + rb")?/[!\"$-~]*+"
-REQUEST = rb"(?:" + TOKEN + rb" " + TARGET + rb"|OPTIONS \*) HTTP/1\."
+# Methods are case-sensitive (RFC 9110 section 9.1), but Sanic sends no body to a "head".
+METHOD = rb"(?:HEAD|(?!(?i:head) )" + TOKEN + rb")"
+REQUEST = rb"(?:" + METHOD + rb" " + TARGET + rb"|OPTIONS \*) HTTP/1\."
 
 LENGTH = rb"(?i:content-length):" + OWS + rb"[0-9]{1,10}" + OWS
 CODING = rb"(?i:transfer-encoding):" + OWS + rb"chunked"
@@ -28,7 +30,8 @@ HOST = rb"\r\n(?i:host):" + OWS + AUTHORITY + OWS
 FIELDS_1_0 = rb"(?:\r\n(?:" + OTHER + rb"|" + LENGTH + rb"))*+"
 FIELDS_1_1 = rb"(?:\r\n(?:" + OTHER + rb"|" + LENGTH + rb"|" + CODING + rb"))*+"
 
-# RFC 9112 section 3.2: exactly one Host, which HTTP/1.0 did not require. Section 6.1: no chunks in HTTP/1.0.
+# A request's head that all parsers read alike: with exactly one Host, which HTTP/1.0 did not require (RFC 9112 section
+# 3.2), and without chunks in HTTP/1.0 (section 6.1).
 HEAD = re.compile(
     REQUEST
     + rb"(?:1" + FIELDS_1_1 + HOST + FIELDS_1_1
@@ -38,16 +41,6 @@ HEAD = re.compile(
 CHUNK_LINE = re.compile(rb"\r\n[0-9A-Fa-f]{1,8}(?:;[\t -~]*+)?")
 # What the response to a rejected head depends on: the origin (CORS) and the request's id.
 KNOWN_FIELDS = re.compile(rb"(?<=\r\n)(?i:(origin|x-request-id)):" + OWS + rb"([!-~]++)" + OWS + rb"(?=\r\n)")
-
-
-def is_well_formed(buffer: bytearray, end: int) -> bool:
-    """Return whether the first `end` bytes are a request's head that all parsers read alike."""
-    return HEAD.fullmatch(buffer, 0, end) is not None
-
-
-def is_chunk_line(buffer: bytearray, end: int) -> bool:
-    """Return whether the first `end` bytes are a line break and a chunk's size, with or without an extension."""
-    return CHUNK_LINE.fullmatch(buffer, 0, max(end, 0)) is not None
 
 
 def known_fields(buffer: bytearray) -> list[tuple[str, str]]:
