@@ -6,71 +6,64 @@ pages load files from another host: app/openapi has the service's own.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from sanic import HTTPResponse, Request, Sanic
-from sanic.response import BaseHTTPResponse
+from sanic import Request, Sanic
 from sanic_ext.extensions.http.extension import HTTPExtension
-
-from app.http.responses import no_content
 
 ANY = "*"
 MAX_AGE_SECONDS = 3600
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-RESPONSE_HEADERS = "allow,retry-after,www-authenticate,x-request-id"  # that scripts may read
 METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", re.ASCII)  # a token (RFC 9110 section 5.6.2)
+EXPOSED = {"access-control-expose-headers": "allow,retry-after,www-authenticate,x-request-id"}
+ALLOWED = "access-control-allow-origin"
+VARY = {"vary": "Origin"}  # also without an origin, or a cache would give this response to all origins
 
 
 class Cors:
     """The origins whose scripts may call the service with tokens, but never with cookies.
 
-    Origins are compared as a whole. A response that depends on the origin says so (`Vary`), also if there is none.
+    Origins are compared as a whole.
     """
 
     def __init__(self, origins: list[str], request_headers: list[str]) -> None:
-        self._origins = frozenset(origins)
-        self._request_headers = request_headers
+        self._request_headers = frozenset(request_headers)
+        self._of: dict[str, Mapping[str, str]] = {}
+        self._of_others: Mapping[str, str] = VARY
+        if ANY in origins:
+            self._of_others = {ALLOWED: ANY, **EXPOSED}
+        else:
+            self._of = {origin: {**VARY, ALLOWED: origin, **EXPOSED} for origin in origins}
 
-    def preflight(self, request: Request[Any, Any]) -> HTTPResponse | None:
-        """Respond to a preflight of any path and method; None if the request is none.
-
-        If it were refused, the browser would not send the request, and no script could read why it is refused.
-        """
-        headers = request.headers
-        method = headers.getone("access-control-request-method", "")
-        if request.method != "OPTIONS" or not method or "origin" not in headers:
-            return None
-        response = no_content()
-        if self._allowed(request):
-            asked = ",".join(headers.getall("access-control-request-headers", [])).lower().split(",")
-            sendable = {name.strip() for name in asked}.intersection(self._request_headers)
-            methods = METHODS if method in METHODS or not METHOD.fullmatch(method) else (*METHODS, method)
-            response.headers["access-control-allow-methods"] = ",".join(methods)
-            response.headers["access-control-allow-headers"] = ",".join(sorted(sendable))
-            response.headers["access-control-max-age"] = str(MAX_AGE_SECONDS)
-        return response
-
-    def mark(self, request: Request[Any, Any], response: BaseHTTPResponse) -> None:
-        """Let scripts of allowed origins read the response, which may be an error."""
-        if ANY not in self._origins:
-            response.headers.add("vary", "Origin")
-        if allowed := self._allowed(request):
-            response.headers["access-control-allow-origin"] = allowed
-            response.headers["access-control-expose-headers"] = RESPONSE_HEADERS
-
-    def _allowed(self, request: Request[Any, Any]) -> str | None:
-        """Return what the response names as the allowed origin."""
-        if ANY in self._origins:
-            return ANY
+    def headers(self, request: Request[Any, Any]) -> Mapping[str, str]:
+        """Return headers that let scripts of allowed origins read the response, which may be an error."""
         origins = request.headers.getall("origin", [])
-        return origins[0] if len(origins) == 1 and origins[0] in self._origins else None
+        headers = self._of.get(origins[0], self._of_others) if len(origins) == 1 else self._of_others
+        if request.method == "OPTIONS" and is_preflight(request) and ALLOWED in headers:
+            return {**headers, **self._permissions(request)}
+        return headers
+
+    def _permissions(self, request: Request[Any, Any]) -> Mapping[str, str]:
+        """Return what a script may send: any method, since a browser would hide why the service refuses it."""
+        method = request.headers["access-control-request-method"]
+        methods = METHODS if method in METHODS or not METHOD.fullmatch(method) else (*METHODS, method)
+        asked = ",".join(request.headers.getall("access-control-request-headers", [])).lower().split(",")
+        return {
+            "access-control-allow-methods": ",".join(methods),
+            "access-control-allow-headers": ",".join(sorted(self._request_headers & {name.strip() for name in asked})),
+            "access-control-max-age": str(MAX_AGE_SECONDS),
+        }
+
+
+def is_preflight(request: Request[Any, Any]) -> bool:
+    """Return whether a browser asks what a script may send (Fetch standard, section 3.2.2)."""
+    headers = request.headers
+    return request.method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers
 
 
 def enable(app: Sanic[Any, Any], *, origins: list[str], request_headers: list[str]) -> None:
-    """Extend the app; without origins, CORS costs nothing."""
+    """Extend the app; server/exchange.py adds the headers."""
     app.config.CORS = False
     app.extend(built_in_extensions=False, extensions=[HTTPExtension])
-    if origins:
-        cors = Cors(origins, request_headers)
-        app.register_middleware(cors.preflight, "request")
-        app.register_middleware(cors.mark, "response")
+    app.ctx.cors = Cors(origins, request_headers) if origins else None

@@ -13,7 +13,8 @@ from sanic.log import error_logger
 
 from app.http.client import request_id
 from app.http.codes import Code
-from app.http.responses import respond
+from app.http.cors import is_preflight
+from app.http.responses import no_content, respond
 
 RETRY_SECONDS = 2
 BEARER = 'Bearer realm="api"'
@@ -149,6 +150,8 @@ class ProblemHandler(ErrorHandler):
             problem = exception
         else:
             problem = self._translate(exception) or framework_problem(exception)
+        if problem.code is Code.NOT_FOUND and request.app.ctx.cors and is_preflight(request):
+            return no_content()  # or the browser would not send the request, whose refusal the script can read
         if problem.code is Code.METHOD_NOT_ALLOWED and "Allow" not in problem.headers:
             problem.headers["Allow"] = allowed_methods(request)
         if problem.log:

@@ -3,6 +3,7 @@
 # mypy: allow-untyped-calls
 # (Sanic's protocol has no types.)
 
+from collections.abc import Mapping
 from time import perf_counter
 from typing import NoReturn
 
@@ -11,19 +12,28 @@ from sanic.helpers import STATUS_CODES
 from sanic.http import Http
 from sanic.http.constants import Stage
 from sanic.http.http1 import HTTP_CONTINUE
+from sanic.server.protocols.http_protocol import HttpProtocol
 
 from app.http.client import request_id
+from app.http.cors import Cors
 from app.http.responses import HEADERS, Response
 from app.logs import access
 from app.metrics import requests
 from app.server.framing import CHUNK_LINE, CHUNK_LINE_BYTES, HEAD, HEAD_END, LINE_BREAK, known_fields
 
+NONE: Mapping[str, str] = {}
 ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
 HEADS = {status: f"HTTP/1.1 {status} {phrase.decode()}\r\n{ALWAYS}" for status, phrase in STATUS_CODES.items()}
 
 
 class Exchange(Http):
     """Requests and responses of one connection."""
+
+    __slots__ = ("_cors",)
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        super().__init__(protocol)
+        self._cors: Cors | None = getattr(protocol.app.ctx, "cors", None)
 
     async def http1_request_header(self) -> None:
         """Receive a request's head; reject one that parsers disagree on (request smuggling, RFC 9112).
@@ -58,10 +68,12 @@ class Exchange(Http):
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
         """Send a response's head; count and log the response."""
+        more = self._cors.headers(self.request) if self._cors else NONE
         if type(self.response) is Response and not (self.response.headers or self.head_only or self.expecting_continue):
-            await self._send_whole(self.response)
+            await self._send_whole(self.response, more)
         else:
             headers = self.response.headers
+            headers.update(more)
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
             headers["x-request-id"] = request_id(self.request)
@@ -71,7 +83,7 @@ class Exchange(Http):
         if self.protocol.access_log:
             access(self.request, self.response.status, seconds)
 
-    async def _send_whole(self, response: Response) -> None:
+    async def _send_whole(self, response: Response, more: Mapping[str, str]) -> None:
         """Send head and body in one piece.
 
         Sanic takes a quarter of the whole request's time for the same bytes.
@@ -80,9 +92,11 @@ class Exchange(Http):
         head = (
             f"{HEADS[response.status]}content-type: {response.content_type}\r\ncontent-length: {len(response.body)}\r\n"
             f"x-request-id: {request_id(self.request)}\r\n"
-            f"connection: {'keep-alive' if self.keep_alive else 'close'}\r\n\r\n"
+            f"connection: {'keep-alive' if self.keep_alive else 'close'}\r\n"
         )
-        await self._send(head.encode() + response.body)
+        if more:
+            head += "".join([f"{name}: {value}\r\n" for name, value in more.items()])
+        await self._send(head.encode() + LINE_BREAK + response.body)
         self.stage = Stage.IDLE
 
     def _reject(self, reason: str) -> NoReturn:
