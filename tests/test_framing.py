@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from app.server.framing import CHUNK_LINE_BYTES, HEAD
+from app.server.framing import CHUNK_LINE_BYTES, CHUNKS, HEAD
 from tests.conftest import Service
 from tests.processes import TIMEOUT_SECONDS
 from tests.test_errors import raw
@@ -288,6 +288,19 @@ def test_every_form_of_a_chunk_size_is_accepted(service: Service, size_line: str
 def test_hexadecimal_chunk_sizes_have_letters_of_both_cases(service: Service) -> None:
     for size in ("1a", "1A"):
         assert statuses(raw(service, chunked(size, "{" + 24 * " " + "}") + HELLO)) == [422, 200]
+
+
+def test_a_body_has_a_limited_number_of_chunks(service: Service) -> None:
+    """Chunks of a byte would occupy a worker for longer than their bytes (denial of service)."""
+    fields = "Content-Type: application/json", "Transfer-Encoding: chunked"
+
+    def blank(chunks: int) -> bytes:
+        return request("POST /auth HTTP/1.1", *fields, body=b"1\r\n \r\n" * chunks + b"0\r\n\r\n")
+
+    within = raw(service, blank(CHUNKS - 1) + blank(CHUNKS - 1) + HELLO)
+    assert (statuses(within), within.count(b"malformed_json")) == ([400, 400, 200], 2)
+    beyond = raw(service, blank(CHUNKS) + HELLO)
+    assert (statuses(beyond), beyond.count(b"bad_request")) == ([400], 1)
 
 
 @pytest.mark.parametrize("trailer", ["X: y\r\n", "Content-Length: 3\r\n", "\n", " \r\n"], ids=repr)

@@ -19,7 +19,7 @@ from app.http.cors import Cors
 from app.http.responses import HEADERS, Response
 from app.logs import access
 from app.metrics import requests
-from app.server.framing import CHUNK_LINE, CHUNK_LINE_BYTES, HEAD, HEAD_END, LINE_BREAK, known_fields
+from app.server.framing import CHUNK_LINE, CHUNK_LINE_BYTES, CHUNKS, HEAD, HEAD_END, LINE_BREAK, known_fields
 
 NONE: Mapping[str, str] = {}
 ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
@@ -29,11 +29,12 @@ HEADS = {status: f"HTTP/1.1 {status} {phrase.decode()}\r\n{ALWAYS}" for status, 
 class Exchange(Http):
     """Requests and responses of one connection."""
 
-    __slots__ = ("_cors",)
+    __slots__ = ("_chunks", "_cors")
 
     def __init__(self, protocol: HttpProtocol) -> None:
         super().__init__(protocol)
         self._cors: Cors | None = getattr(protocol.app.ctx, "cors", None)
+        self._chunks = 0  # of the body that is being read
 
     async def http1_request_header(self) -> None:
         """Receive a request's head; reject one that parsers disagree on (request smuggling, RFC 9112).
@@ -43,7 +44,7 @@ class Exchange(Http):
         buffer = self.recv_buffer
         while (end := buffer.find(HEAD_END)) < 0 and len(buffer) < self.HEADER_MAX_SIZE + len(HEAD_END) - 1:
             await self._receive_more()
-        if end >= 0 and not HEAD.fullmatch(buffer, 0, end):
+        if 0 <= end < self.HEADER_MAX_SIZE and not HEAD.fullmatch(buffer, 0, end):
             self.head_only = buffer.startswith(b"HEAD ")
             self._reject("Bad Request")
         await super().http1_request_header()
@@ -63,7 +64,8 @@ class Exchange(Http):
         buffer = self.recv_buffer
         while (end := buffer.find(LINE_BREAK, len(LINE_BREAK))) < 0 and len(buffer) < CHUNK_LINE_BYTES:
             await self._receive_more()
-        if not 0 < end <= CHUNK_LINE_BYTES or not CHUNK_LINE.fullmatch(buffer, 0, end):
+        self._chunks = self._chunks + 1 if self.request_bytes else 1
+        if self._chunks > CHUNKS or not 0 < end <= CHUNK_LINE_BYTES or not CHUNK_LINE.fullmatch(buffer, 0, end):
             self._reject("Bad chunked encoding")
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
