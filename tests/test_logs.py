@@ -105,7 +105,12 @@ def test_requests_that_a_stop_interrupts_are_not_logged_with_their_query(mongo_u
 
 @pytest.mark.parametrize(
     ("failure", "options"),
-    [("factory", ["--workers=2"]), ("factory", ["--single-process"]), ("listener", ["--single-process"])],
+    [
+        ("factory", ["--workers=1"]),
+        ("factory", ["--single-process"]),
+        ("listener", ["--workers=1"]),
+        ("listener", ["--single-process"]),
+    ],
 )
 def test_an_exception_at_the_start_is_one_object(mongo_uri: str, failure: str, options: list[str]) -> None:
     with noisy(mongo_uri, *options, **{FAILURE: failure}) as (server, _):
