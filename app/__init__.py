@@ -18,6 +18,7 @@ from app.openapi.document import document
 from app.refusals import refusal
 from app.security import sanic_jwt_adapter
 from app.server import supervisor
+from app.server.routing import Router
 from app.views import auth, hello, operations, users
 from config import Config, ConfigurationError, load
 from config.product import NAME
@@ -37,10 +38,13 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         config = config or load(debug=any(getattr(args, flag, False) for flag in ("debug", "dev")))
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None
+    if args is not None:  # a process of the service or a command; others keep their own forms
+        logs.take_over(config.LOG_FORMAT)
     app: App = Sanic(
         name,
         config=_sanic_config(config),
         ctx=Context(),
+        router=Router(),
         error_handler=ProblemHandler(refusal),
         log_config=logs.configuration(config.LOG_FORMAT),
     )
@@ -52,7 +56,7 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         arrival_seconds=config.REQUEST_ARRIVAL_SECONDS,
         check=lambda: _check(config),
     )
-    cors.enable(app, cors_origins=config.CORS_ORIGINS)
+    cors.enable(app, origins=config.CORS_ORIGINS, request_headers=config.CORS_HEADERS)
     page.serve(app, document)
     sanic_jwt_adapter.initialize(app, signing_keys(config)[0])
     for view in VIEWS:

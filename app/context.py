@@ -18,6 +18,7 @@ from app.database.client import Database
 from app.database.failures import summary
 from app.database.proven import ProvenReader
 from app.http.client import current_context
+from app.http.cors import Cors
 from app.models import attempts, sessions, users
 from app.models.attempts import MemoryAttempts, MongoAttempts
 from app.models.sessions import Sessions
@@ -56,6 +57,7 @@ class Context:
     logins: Logins
     accounts: Accounts
     administration: Administration
+    cors: Cors | None = None
     draining = False  # the worker is stopping, and serves until the load balancer has noticed
 
     def __init__(self) -> None:

@@ -2,19 +2,29 @@
 
 import json
 import logging
+import sys
+import threading
+from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
+import tracerite
 from pythonjsonlogger.json import JsonFormatter
 from sanic import Request
-from sanic.log import LOGGING_CONFIG_DEFAULTS
+from sanic.log import LOGGING_CONFIG_DEFAULTS, error_logger
 
+from app.clocks import timestamp
 from app.http.client import client, current_request, request_id
 from app.metrics import events
 
 JSON_FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s"
 TEXT_FIELDS = "%(asctime)s %(levelname)s %(message)s"
-# Terminals interpret control characters (log injection, CWE-117); line feeds and tabs of tracebacks stay.
-ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+# Terminals interpret control characters, and take some for the end of a line (log injection, CWE-117). Lone surrogates,
+# which stand for a client's bytes, cannot be written.
+CONTROLS = (*range(32), *range(127, 160), 0x2028, 0x2029, *range(0xD800, 0xE000))
+ESCAPED = {code: ascii(chr(code))[1:-1] for code in CONTROLS if chr(code) not in "\n\t"}
+ESCAPED_IN_MESSAGES = {code: text for code, text in ESCAPED.items() if chr(code) != "\x1b"}  # Sanic's have colours
+WARNINGS = {"level": "WARNING", "handlers": ["error_console"], "propagate": True}  # of the module `warnings`
 audit_logger = logging.getLogger("audit")
 access_logger = logging.getLogger("sanic.access")
 
@@ -40,14 +50,26 @@ def access(request: Request[Any, Any], status: int, seconds: float) -> None:
     access_logger.info("response", extra={"facts": facts})
 
 
-class Text(logging.Formatter):
-    """For people: the message, then the facts.
+class Formatter(logging.Formatter):
+    """A formatter whose times have a zone."""
 
-    Facts are quoted as JSON, and tracebacks escaped, so that no client can start a line of its own (log injection).
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
+        """Return the record's time in UTC."""
+        return timestamp(datetime.fromtimestamp(record.created, UTC))
+
+
+class Text(Formatter):
+    """For people: the message, then the facts, then the lines of a traceback.
+
+    All lines but the first are indented, so that no client can start one that looks like a record (log injection).
     """
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's lines."""
+        return super().format(record).translate(ESCAPED_IN_MESSAGES).replace("\n", "\n  ")
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
-        """Append the facts to the message."""
+        """Append the facts to the message, quoted as JSON."""
         facts = getattr(record, "facts", {})
         words = [f"{name}={json.dumps(value).translate(ESCAPED)}" for name, value in facts.items() if name != "event"]
         return " ".join([super().formatMessage(record), *words])
@@ -57,8 +79,8 @@ class Text(logging.Formatter):
         return super().formatException(ei).translate(ESCAPED)
 
 
-class Json(JsonFormatter):
-    """For programs: one JSON object a line, the facts beside the message."""
+class Json(Formatter, JsonFormatter):
+    """For programs: one JSON object a line, the facts beside the message, a traceback in `exc_info`."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         """Move the facts to the top level."""
@@ -75,6 +97,31 @@ def configuration(log_format: str) -> dict[str, Any]:
     audit_trail = {"level": "INFO", "handlers": ["console"], "propagate": True}
     return {
         **LOGGING_CONFIG_DEFAULTS,
-        "loggers": {**LOGGING_CONFIG_DEFAULTS["loggers"], "audit": audit_trail},
+        "loggers": {**LOGGING_CONFIG_DEFAULTS["loggers"], "audit": audit_trail, "py.warnings": WARNINGS},
         "formatters": {"generic": formatter, "access": formatter},
     }
+
+
+def take_over(log_format: str) -> None:
+    """Log what this process would otherwise write to standard error in other forms.
+
+    These are warnings, uncaught exceptions, and the records of loggers without a handler, such as asyncio's.
+    """
+    # Sanic's command line loads it: it writes tracebacks past the formatters, as drawings, with the values of local
+    # variables, which may be passwords.
+    tracerite.unload()
+    options = dict(configuration(log_format)["formatters"]["generic"])
+    if logging.lastResort:
+        logging.lastResort.setFormatter(options.pop("()")(**options))
+    logging.captureWarnings(True)
+    sys.excepthook = log_uncaught
+    sys.unraisablehook = lambda failed: log_uncaught(failed.exc_type, failed.exc_value, failed.exc_traceback)
+    threading.excepthook = lambda failed: log_uncaught(failed.exc_type, failed.exc_value, failed.exc_traceback)
+
+
+def log_uncaught(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
+    """Log an exception that nothing has caught; the end of a thread and Ctrl-C are none."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error or kind(), traceback)
+    elif not issubclass(kind, SystemExit):
+        error_logger.critical("uncaught exception", exc_info=(kind, error or kind(), traceback))

@@ -14,6 +14,7 @@ EXAMPLE_JWT_SECRET_KEY = "replace-me-with-a-random-secret-of-at-least-32-bytes"
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key has at least 256 bits
 MIN_SECRET_VARIETY = 10  # distinct characters; hexadecimal random text of this length has 14 or more
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
+HEADER = re.compile(r"[0-9A-Za-z_-]{1,100}", re.ASCII)
 
 
 def check_rate(rate: str) -> str:
@@ -37,7 +38,18 @@ def check_origin(origin: str) -> str:
     return origin
 
 
+def check_header(name: str) -> str:
+    """Return the name of a header in lower case (RFC 9110 section 5.1).
+
+    Raises ValueError, also for *, which would not include Authorization (Fetch standard).
+    """
+    if not HEADER.fullmatch(name):
+        raise ValueError("is not the name of a header such as X-Trace")
+    return name.lower()
+
+
 Seconds = Annotated[int, Field(gt=0)]
+Header = Annotated[str, AfterValidator(check_header)]
 Origin = Annotated[str, AfterValidator(check_origin)]
 Rate = Annotated[str, AfterValidator(check_rate)]
 Issuer = Annotated[str, Field(pattern=r"^[!-~]{1,255}$")]  # StringOrURI of RFC 7519 section 2, without spaces
@@ -101,6 +113,7 @@ class Config(BaseModel):
     PASSWORD_HASHING_QUEUE: Annotated[int, Field(ge=0)] = 64  # passwords that may wait for a thread; beyond it 503
 
     CORS_ORIGINS: list[Origin] = []  # origins whose scripts may call the service; empty: no CORS
+    CORS_HEADERS: list[Header] = ["authorization", "content-type", "x-request-id"]  # that these scripts may send
     LOG_FORMAT: Literal["text", "json"] = "text"
     ACCESS_LOG: bool = False  # a line for each request; costs as much as a simple request
 
@@ -143,6 +156,14 @@ class Config(BaseModel):
     @classmethod
     def _previous_secrets_are_strong(cls, secrets: list[str]) -> list[str]:
         return [check_secret(secret) for secret in secrets]
+
+    @field_validator("CORS_HEADERS")
+    @classmethod
+    def _api_can_be_called(cls, names: list[str]) -> list[str]:
+        missing = {"authorization", "content-type"} - set(names)
+        if missing:
+            raise ValueError(f"lacks {' and '.join(sorted(missing))}, without which no script can call the service")
+        return names
 
     @field_validator("REFRESH_TOKEN_SECONDS")
     @classmethod

@@ -32,6 +32,7 @@ from config.product import NAME
 from tools.local_mongo import free_port
 
 PASSWORD = "correct horse battery staple"
+USER_ID, SESSION_ID = 24 * "0", 22 * "0"  # in the form of ids, but unknown
 Document = dict[str, Any]
 
 

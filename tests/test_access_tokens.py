@@ -16,7 +16,7 @@ from app.http.problems import Problem
 from app.security.access_tokens import AccessTokens, Claims, InvalidAccessToken, key_id
 from app.security.authentication import Authenticator
 from config.product import SLUG
-from tests.conftest import Actor, Document, Service
+from tests.conftest import SESSION_ID, USER_ID, Actor, Document, Service
 from tests.routes import ROUTES, example_path, operation_at
 
 CLAIMS = [name for name, field in Claims.model_fields.items() if field.is_required()]
@@ -130,9 +130,32 @@ def test_every_protected_route_rejects_invalid_tokens(
         assert response.json()["code"] == ("token_expired" if bad == "expired" else "token_invalid")
 
 
-@pytest.mark.parametrize("claim", ["sub", "sid", "jti"])
-@pytest.mark.parametrize("value", [{"$ne": None}, ["x"], 7, 1.5, True, None], ids=repr)
-def test_a_claim_that_is_not_a_string_never_reaches_the_database(
+NO_TEXTS = [{"$ne": None}, ["x"], 7, 1.5, True, None]
+NO_USER_IDS = [
+    "",
+    "u",
+    "alice",
+    "0" * 23,
+    "0" * 25,
+    "A" * 24,
+    "g" * 24,
+    "0" * 24 + "\n",
+    "\u0660" * 24,
+    "0" * 23 + "\0",
+]
+NO_SESSION_IDS = ["", "s", "0" * 21, "0" * 23, "=" * 22, "0" * 22 + "\n", "\u0660" * 22, "$" * 22, "0" * 21 + "."]
+
+
+@pytest.mark.parametrize(
+    ("claim", "value"),
+    [
+        *(("sub", value) for value in (*NO_TEXTS, *NO_USER_IDS)),
+        *(("sid", value) for value in (*NO_TEXTS, *NO_SESSION_IDS)),
+        *(("jti", value) for value in NO_TEXTS),
+    ],
+    ids=repr,
+)
+def test_a_claim_without_the_form_of_an_id_never_reaches_the_database(
     service: Service,
     forge: Forge,
     monkeypatch: pytest.MonkeyPatch,
@@ -265,7 +288,7 @@ def signer(*keys: str, now: float = 1_000_000.0, lifetime: int = 900) -> AccessT
 
 
 def sign(tokens: AccessTokens) -> str:
-    token, _ = tokens.encode(user_id="u", session_id="s", scopes=["user"], session_expires=2e9)
+    token, _ = tokens.encode(user_id=USER_ID, session_id=SESSION_ID, scopes=["user"], session_expires=2e9)
     return token
 
 
@@ -274,7 +297,7 @@ OLD, NEW, OTHER = (letter * 8 + "0123456789abcdefghijklmnopqrstuv" for letter in
 
 def test_a_previous_key_still_verifies_and_the_new_key_signs() -> None:
     before, after = signer(OLD, now=time.time()), signer(NEW, OLD, now=time.time())
-    assert after.decode(sign(before)).sid == "s"
+    assert after.decode(sign(before)).sid == SESSION_ID
     header = jwt.get_unverified_header(sign(after))
     assert header == {"alg": "HS256", "typ": "at+jwt", "kid": key_id(NEW.encode())}
     with pytest.raises(InvalidAccessToken):
@@ -308,7 +331,10 @@ def test_a_token_expires_to_the_second_without_leeway() -> None:
 def test_an_access_token_never_outlives_its_session() -> None:
     tokens = signer(NEW, now=1000.0)
     for session_expires, seconds in ((5000.0, 900), (1300.9, 300), (1000.2, 0), (10.0, 0)):
-        assert tokens.encode(user_id="u", session_id="s", scopes=[], session_expires=session_expires)[1] == seconds
+        assert (
+            tokens.encode(user_id=USER_ID, session_id=SESSION_ID, scopes=[], session_expires=session_expires)[1]
+            == seconds
+        )
 
 
 def test_a_lowered_lifetime_applies_to_tokens_already_issued() -> None:

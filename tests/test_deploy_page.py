@@ -23,7 +23,7 @@ from app.server.supervisor import CLOSING_SECONDS
 from config import Config
 from config.environments import ProductionConfig
 from config.product import SLUG
-from tests.conftest import PASSWORD, Actor, Document, Service
+from tests.conftest import PASSWORD, SESSION_ID, USER_ID, Actor, Document, Service
 from tests.serving import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "deploy.md").read_text()
@@ -212,8 +212,8 @@ class Machine:
     def issue(self) -> tuple[str, str]:
         """Return an access token and a refresh token."""
         later = time.time() + 1000
-        access, _ = self._access_tokens.encode(user_id="u", session_id="s", scopes=[], session_expires=later)
-        return access, self._refresh_tokens.encode("s" * 22, 0)
+        access, _ = self._access_tokens.encode(user_id=USER_ID, session_id=SESSION_ID, scopes=[], session_expires=later)
+        return access, self._refresh_tokens.encode(SESSION_ID, 0)
 
     def accepts(self, tokens: tuple[str, str]) -> tuple[bool, bool]:
         """Return for each of the two whether the machine accepts it."""

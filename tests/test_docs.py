@@ -8,7 +8,9 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
+from urllib.parse import urljoin
 
+import httpx
 import pytest
 from pydantic import TypeAdapter
 
@@ -19,6 +21,8 @@ from app.http.problems import ProblemDetails
 from app.openapi import page
 from config import Config
 from tests.conftest import Actor, Document, Service
+from tests.prefix_proxy import prefix_proxy
+from tests.processes import TIMEOUT_SECONDS
 from tests.routes import HANDLERS, ROUTES, operation_at
 from tests.test_errors import raw
 
@@ -199,9 +203,12 @@ def test_operations_that_use_the_database_can_be_unavailable(
         assert uses_database == ("store_unavailable" in unavailable["description"]), path
 
 
-def addresses(text: str) -> set[str]:
-    """Return the addresses that a page refers to."""
-    return set(re.findall(r'(?:href|src)="([^"]*)"', text))
+def addresses(service: Service, page_path: str = "/docs") -> set[str]:
+    """Return the paths that a page refers to, by addresses relative to its own."""
+    found = re.findall(r'(?:href|src)="([^"]*)"', service("GET", page_path).text)
+    assert found
+    assert not [address for address in found if address.startswith("/") or ":" in address]
+    return {urljoin(page_path, address) for address in found}
 
 
 def test_the_page_loads_nothing_from_other_hosts(service: Service) -> None:
@@ -211,13 +218,47 @@ def test_the_page_loads_nothing_from_other_hosts(service: Service) -> None:
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     )
-    assert all(address.startswith("/docs/") for address in addresses(response.text))
+    assert all(address.startswith("/docs/") for address in addresses(service))
     assert "<script>" not in response.text
     assert "style=" not in response.text
 
 
+PAGES = ["/docs", "/docs/", "/docs/errors", "/docs/errors/"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_addresses_of_pages_are_relative_and_exist(service: Service, path: str) -> None:
+    """With and without a slash at the end of the page's own address."""
+    for address in addresses(service, path):
+        assert service("GET", address).status_code == 200
+    assert addresses(service, path) == addresses(service, path.rstrip("/"))
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_work_behind_a_proxy_that_strips_a_prefix(service: Service, path: str) -> None:
+    """All files of the page, and the operations of its description, are found below the prefix."""
+
+    async def story(url: str) -> None:
+        async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_SECONDS, follow_redirects=True) as client:
+            page = await client.get(f"{url}{path}")
+            assert page.status_code == 200
+            for address in re.findall(r'(?:href|src)="([^"]*)"', page.text):
+                assert (await client.get(urljoin(f"{url}{path}", address))).status_code == 200
+            described = f"{url}/docs/openapi.json"
+            (server,) = (await client.get(described)).json()["servers"]
+            base = urljoin(described, server["url"])
+            assert base == f"{url}/"
+            assert (await client.get(f"{base}tests/hello")).json() == {"Hello": "World!"}
+            assert (await client.get(f"{url}/")).url == f"{url}/docs"
+
+    for prefix in ("/api", "/a/b/c"):
+        with prefix_proxy(*service.address, prefix) as (proxy, url):
+            service.run(story(url))
+        assert all(line.split()[1].startswith(f"{prefix}/") for line in proxy.lines)
+
+
 def test_files_of_the_page_are_cached_under_paths_with_their_digest(service: Service) -> None:
-    files = addresses(service("GET", "/docs").text) - {"/docs/openapi.json"}
+    files = addresses(service) - {"/docs/openapi.json"}
     assert len(files) == len(page.FILES)
     for address in files:
         response = service("GET", address)
@@ -227,7 +268,7 @@ def test_files_of_the_page_are_cached_under_paths_with_their_digest(service: Ser
         assert hashlib.sha256(response.content).hexdigest().startswith(address.split("/")[2])
 
 
-@pytest.mark.parametrize("path", ["/docs", "/docs/openapi.json"])
+@pytest.mark.parametrize("path", [*PAGES, "/docs/openapi.json"])
 def test_pages_are_revalidated_by_etag(service: Service, path: str) -> None:
     """A client that has the content receives 304, also through a proxy that compresses (weak ETags)."""
     response = service("GET", path)
@@ -243,7 +284,7 @@ def test_pages_are_revalidated_by_etag(service: Service, path: str) -> None:
 
 def test_only_the_needed_files_are_served(service: Service) -> None:
     """No source map, no licence, no path traversal."""
-    files = sorted(addresses(service("GET", "/docs").text) - {"/docs/openapi.json"})
+    files = sorted(addresses(service) - {"/docs/openapi.json"})
     folder = files[0].rpartition("/")[0]
     for name in (
         "LICENSE",
@@ -262,7 +303,7 @@ def test_only_the_needed_files_are_served(service: Service) -> None:
 
 
 def test_the_page_supports_get_head_and_options(service: Service) -> None:
-    for path in ("/docs", "/docs/openapi.json", *addresses(service("GET", "/docs").text)):
+    for path in (*PAGES, *addresses(service)):
         whole, head = service("GET", path), service("HEAD", path)
         assert (head.status_code, head.content) == (200, b"")
         assert {**head.headers, "x-request-id": ""} == {**whole.headers, "x-request-id": ""}

@@ -1,6 +1,7 @@
 """Errors have one format everywhere, and reveal no internal details."""
 
 import asyncio
+import json
 import re
 import socket
 from typing import Any
@@ -14,6 +15,7 @@ from app.http.problems import framework_problem
 from app.refusals import refusal
 from tests.conftest import Actor, Service
 from tests.interleaving import Held, hang_up
+from tests.routes import ROUTES, example_path
 
 MEMBERS = {"type", "title", "status", "detail", "code", "request_id"}
 
@@ -56,12 +58,66 @@ def test_an_unknown_path_returns_404_in_one_format_for_every_accept_header(servi
         ("GET", "/users/registration", {"POST", "OPTIONS"}),
         ("POST", f"/users/{'0' * 24}", {"GET", "HEAD", "PATCH", "DELETE", "OPTIONS"}),
         ("GET", f"/auth/sessions/{'x' * 22}", {"DELETE", "OPTIONS"}),
+        ("POST", f"/users/{'0' * 24}/", {"GET", "HEAD", "PATCH", "DELETE", "OPTIONS"}),
+        ("GET", f"/auth/sessions/{'x' * 22}/", {"DELETE", "OPTIONS"}),
+        ("BREW", "/auth", {"POST", "OPTIONS"}),
     ],
 )
 def test_a_405_response_lists_the_allowed_methods(service: Service, method: str, path: str, allowed: set[str]) -> None:
     response = service(method, path)
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
     assert {name.strip() for name in response.headers["allow"].split(",")} == allowed
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize("path", sorted({path for _, path in ROUTES}))
+def test_every_route_answers_options_and_head(service: Service, path: str, slash: str) -> None:
+    """RFC 9110 sections 9.3.2 and 9.3.7: OPTIONS lists the methods; HEAD has the status and headers of GET."""
+    methods = {method.upper() for method, of in ROUTES if of == path}
+    concrete = example_path(next(iter(methods)).lower(), path) + slash
+    options = service("OPTIONS", concrete)
+    assert (options.status_code, options.content) == (204, b"")
+    heads = {"HEAD"} if "GET" in methods else set()
+    assert {*options.headers["allow"].split(",")} == methods | heads | {"OPTIONS"}
+    head, get = service("HEAD", concrete), service("GET", concrete)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "/%00",
+            "/%ff",
+            "/%2e%2e/%2e%2e",
+            "/%",
+            "/%zz",
+            "/%F0%9F%98%80",
+            "/tests/hello%0d%0aX-Injected:%20y",
+            "/..%2f",
+        ),
+        *(
+            "/users/%2e",
+            f"/users/{24 * '%30'}",
+            "/users/<script>",
+            "/users/{user_id}",
+            "/auth/sessions/%00",
+            "/\\",
+            "/;",
+        ),
+        *(f"/users/{24 * '0'}%20", f"/users/%20{24 * '0'}", f"/auth/sessions/{21 * 'x'}%78", "/docs/%2e%2e/errors"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])
+def test_encoded_and_unusual_paths_are_404_problems(service: Service, method: str, path: str) -> None:
+    response = raw(service, f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    head, _, body = response.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 404 Not Found\r\n")
+    assert b"content-type: application/problem+json" in head
+    assert b"x-injected" not in head.lower()
+    assert (json.loads(body)["code"] == "not_found") if method != "HEAD" else body == b""
+    assert path.encode() not in body
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "BREW"])

@@ -8,7 +8,7 @@ import pytest
 from app.security.access_tokens import NEVER, AccessTokens, InvalidAccessToken
 from config import Config
 from config.product import SLUG
-from tests.conftest import Actor, Service
+from tests.conftest import SESSION_ID, USER_ID, Actor, Service
 
 KEY = b"0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -18,7 +18,8 @@ def tokens(*issuers: str) -> AccessTokens:
 
 
 def encode(of: AccessTokens) -> str:
-    return of.encode(user_id="u", session_id="s", scopes=["user"], session_expires=time.time() + 1000)[0]
+    expires = time.time() + 1000
+    return of.encode(user_id=USER_ID, session_id=SESSION_ID, scopes=["user"], session_expires=expires)[0]
 
 
 def test_the_first_issuer_signs_and_previous_ones_verify() -> None:

@@ -1,30 +1,69 @@
-"""CORS, and automatic HEAD and OPTIONS: the part of sanic-ext that this service uses.
+"""CORS (Fetch standard), so that scripts of other origins can call the service; and automatic HEAD and OPTIONS.
 
-Its dependency injection would cost a fifth of the throughput, its CORS costs something even without an origin, and its
-documentation pages load files from another host; app/openapi has the service's own.
+sanic-ext makes the latter. Its CORS answers no preflight of an unknown path, and marks only those responses as varying
+that an allowed origin receives; its dependency injection would cost a fifth of the throughput; and its documentation
+pages load files from another host: app/openapi has the service's own.
 """
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from sanic import Sanic
+from sanic import Request, Sanic
 from sanic_ext.extensions.http.extension import HTTPExtension
 
-CORS_MAX_AGE_SECONDS = 3600
-REQUEST_HEADERS = ["authorization", "content-type", "x-request-id"]
-RESPONSE_HEADERS = ["retry-after", "www-authenticate", "x-request-id"]
+ANY = "*"
+MAX_AGE_SECONDS = 3600
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", re.ASCII)  # a token (RFC 9110 section 5.6.2)
+EXPOSED = {"access-control-expose-headers": "allow,retry-after,www-authenticate,x-request-id"}
+ALLOWED = "access-control-allow-origin"
+VARY = {"vary": "Origin"}  # also without an origin, or a cache would give this response to all origins
 
 
-def enable(app: Sanic[Any, Any], *, cors_origins: list[str]) -> None:
-    """Extend the app.
+class Cors:
+    """The origins whose scripts may call the service with tokens, but never with cookies.
 
-    Scripts of these origins may call it with tokens, but never with cookies.
+    Origins are compared as a whole.
     """
-    app.config.update(
-        CORS=bool(cors_origins),
-        CORS_ORIGINS="*" if "*" in cors_origins else cors_origins,
-        CORS_ALWAYS_SEND=False,
-        CORS_ALLOW_HEADERS=REQUEST_HEADERS,
-        CORS_EXPOSE_HEADERS=RESPONSE_HEADERS,
-        CORS_MAX_AGE=CORS_MAX_AGE_SECONDS,
-    )
+
+    def __init__(self, origins: list[str], request_headers: list[str]) -> None:
+        self._request_headers = frozenset(request_headers)
+        self._of: dict[str, Mapping[str, str]] = {}
+        self._of_others: Mapping[str, str] = VARY
+        if ANY in origins:
+            self._of_others = {ALLOWED: ANY, **EXPOSED}
+        else:
+            self._of = {origin: {**VARY, ALLOWED: origin, **EXPOSED} for origin in origins}
+
+    def headers(self, request: Request[Any, Any]) -> Mapping[str, str]:
+        """Return headers that let scripts of allowed origins read the response, which may be an error."""
+        origins = request.headers.getall("origin", [])
+        headers = self._of.get(origins[0], self._of_others) if len(origins) == 1 else self._of_others
+        if request.method == "OPTIONS" and is_preflight(request) and ALLOWED in headers:
+            return {**headers, **self._permissions(request)}
+        return headers
+
+    def _permissions(self, request: Request[Any, Any]) -> Mapping[str, str]:
+        """Return what a script may send: any method, since a browser would hide why the service refuses it."""
+        method = request.headers["access-control-request-method"]
+        methods = METHODS if method in METHODS or not METHOD.fullmatch(method) else (*METHODS, method)
+        asked = ",".join(request.headers.getall("access-control-request-headers", [])).lower().split(",")
+        return {
+            "access-control-allow-methods": ",".join(methods),
+            "access-control-allow-headers": ",".join(sorted(self._request_headers & {name.strip() for name in asked})),
+            "access-control-max-age": str(MAX_AGE_SECONDS),
+        }
+
+
+def is_preflight(request: Request[Any, Any]) -> bool:
+    """Return whether a browser asks what a script may send (Fetch standard, section 3.2.2)."""
+    headers = request.headers
+    return request.method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers
+
+
+def enable(app: Sanic[Any, Any], *, origins: list[str], request_headers: list[str]) -> None:
+    """Extend the app; server/exchange.py adds the headers."""
+    app.config.CORS = False
     app.extend(built_in_extensions=False, extensions=[HTTPExtension])
+    app.ctx.cors = Cors(origins, request_headers) if origins else None

@@ -13,7 +13,8 @@ from sanic.log import error_logger
 
 from app.http.client import request_id
 from app.http.codes import Code
-from app.http.responses import respond
+from app.http.cors import is_preflight
+from app.http.responses import no_content, respond
 
 RETRY_SECONDS = 2
 BEARER = 'Bearer realm="api"'
@@ -119,10 +120,10 @@ def problem_response(request: Request, problem: Problem) -> HTTPResponse:
 def allowed_methods(request: Request) -> str:
     """Return the methods of a path with parameters.
 
-    Sanic lists them for all other paths (RFC 9110 section 15.5.6).
+    Sanic lists them for all other paths (RFC 9110 section 15.5.6), and ignores a trailing slash.
     """
     routes = [route for group in request.app.router.regex_routes.values() for route in group]
-    here = [route for route in routes if re.fullmatch(route.pattern, request.path)]
+    here = [route for route in routes if re.fullmatch(route.pattern, request.path.removesuffix("/"))]
     return ", ".join(sorted({method for route in here for method in route.methods}))
 
 
@@ -149,6 +150,8 @@ class ProblemHandler(ErrorHandler):
             problem = exception
         else:
             problem = self._translate(exception) or framework_problem(exception)
+        if problem.code is Code.NOT_FOUND and request.app.ctx.cors and is_preflight(request):
+            return no_content()  # or the browser would not send the request, whose refusal the script can read
         if problem.code is Code.METHOD_NOT_ALLOWED and "Allow" not in problem.headers:
             problem.headers["Allow"] = allowed_methods(request)
         if problem.log:

@@ -78,7 +78,8 @@ def document(app: Sanic[Any, Any]) -> Document:
             "description": ABOUT,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/", "description": "The service that serves this document."}],
+        # Relative to this document, which a proxy may serve under a prefix.
+        "servers": [{"url": "..", "description": "The service that serves this document."}],
         "tags": [
             {"name": tag, "description": description}
             for tag, description in {route.tag: route.tag_description for route in routes}.items()

@@ -1,4 +1,7 @@
-"""The documentation page: Swagger UI from files of this service, so that no other host learns of readers."""
+"""The documentation page: Swagger UI from files of this service, so that no other host learns of readers.
+
+All its addresses are relative, so that it also works behind a proxy that strips a prefix of the path.
+"""
 
 import asyncio
 import hashlib
@@ -72,8 +75,9 @@ def serve(app: Sanic[Any, Any], document: Callable[[Sanic[Any, Any]], dict[str, 
             pages[page] = html.replace(f'"{PREFIX}/{path.name}"', f'"{PREFIX}{versioned}"')
         blueprint.add_route(content, versioned, name=path.name.replace("-", "_").replace(".", "_"))
     for page, html in pages.items():
-        content = Content(html.encode(), "text/html; charset=utf-8", **PAGE_HEADERS)
-        blueprint.add_route(content, page, name=f"page{page.replace('/', '_')}")
+        for address in (page, f"{page}/"):
+            content = Content(_relative(html, address).encode(), "text/html; charset=utf-8", **PAGE_HEADERS)
+            blueprint.add_route(content, address, name=f"page{address.replace('/', '_')}", strict_slashes=True)
 
     @cache
     def description() -> Content:
@@ -92,3 +96,8 @@ def serve(app: Sanic[Any, Any], document: Callable[[Sanic[Any, Any]], dict[str, 
         return HTTPResponse(None, 302, {"location": PREFIX.removeprefix("/")})  # relative, for proxies with a prefix
 
     app.blueprint(blueprint)
+
+
+def _relative(html: str, address: str) -> str:
+    """Make the addresses in a page relative to its own, which may end with a slash (RFC 3986 section 5.2)."""
+    return html.replace(f'"{PREFIX}/', f'"{"../" * address.count("/")}{PREFIX.removeprefix("/")}/')

@@ -1,12 +1,12 @@
 """Shapes of logins, tokens and sessions."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
 from app.http.bodies import Body
 from app.schemas.passwords import Password
+from app.schemas.times import Time
 
 SESSION_ID = "[A-Za-z0-9_-]{22}"
 SessionId = Annotated[str, StringConstraints(pattern=f"^{SESSION_ID}$"), Field(examples=["q3Zk1h0bTn2mXw8uYr5LdA"])]
@@ -56,8 +56,8 @@ class SessionOut(BaseModel):
     """An active session."""
 
     id: str = Field(examples=["q3Zk1h0bTn2mXw8uYr5LdA"])
-    created_at: datetime
-    refreshed_at: datetime
+    created_at: Time
+    refreshed_at: Time
     address: str = Field(examples=["203.0.113.7"])
     user_agent: str = Field(examples=["Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"])
     current: bool = Field(description="Whether it is the session of this access token.")

@@ -1,6 +1,5 @@
 """Shapes of users and their administration."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -10,6 +9,7 @@ from app.http.bodies import Body
 from app.models.users import User
 from app.schemas.auth import Tokens
 from app.schemas.passwords import Password
+from app.schemas.times import Time
 
 USERNAME = "^[A-Za-z0-9._-]{3,64}$"
 Username = Annotated[str, StringConstraints(pattern=USERNAME), Field(examples=["alice"])]
@@ -75,7 +75,7 @@ class UserOut(BaseModel):
     username: str = Field(examples=["alice"])
     access: AccessName = Field(examples=["user"])
     disabled: bool = Field(examples=[False])
-    created_at: datetime
+    created_at: Time
 
     @classmethod
     def of(cls, user: User) -> Self:

@@ -13,6 +13,8 @@ from jwt.algorithms import HMACAlgorithm
 from pydantic import BaseModel, ConfigDict
 
 from app.http.bodies import without_duplicates
+from app.schemas.auth import SessionId
+from app.schemas.users import UserId
 
 ALGORITHM = "HS256"
 TYPE = "at+jwt"
@@ -29,15 +31,16 @@ class InvalidAccessToken(Exception):
 class Claims(BaseModel):
     """The claims of a token whose signature is valid.
 
-    Expiry and revocation are checked elsewhere.
+    Expiry and revocation are checked elsewhere. `sub` and `sid` have the form of ids, so that no other text reaches the
+    database.
 
     `auth_time` and `amr` (RFC 8176) are optional: without them the user authenticated by password, never freshly.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
-    sub: str
-    sid: str
+    sub: UserId
+    sid: SessionId
     jti: str
     iat: int
     exp: int

@@ -3,7 +3,7 @@
 # mypy: allow-untyped-calls
 # (Sanic's protocol has no types.)
 
-import re
+from collections.abc import Mapping
 from time import perf_counter
 from typing import NoReturn
 
@@ -11,48 +11,71 @@ from sanic.exceptions import BadRequest
 from sanic.helpers import STATUS_CODES
 from sanic.http import Http
 from sanic.http.constants import Stage
+from sanic.http.http1 import HTTP_CONTINUE
+from sanic.server.protocols.http_protocol import HttpProtocol
 
 from app.http.client import request_id
+from app.http.cors import Cors
 from app.http.responses import HEADERS, Response
 from app.logs import access
 from app.metrics import requests
+from app.server.framing import CHUNK_LINE, CHUNK_LINE_BYTES, CHUNKS, HEAD, HEAD_END, LINE_BREAK, known_fields
 
-LINE_BREAK = b"\r\n"
+NONE: Mapping[str, str] = {}
 ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
 HEADS = {status: f"HTTP/1.1 {status} {phrase.decode()}\r\n{ALWAYS}" for status, phrase in STATUS_CODES.items()}
-
-
-# Field names directly followed by a colon, only CRLF as line break, no folded lines (obs-fold).
-WELL_FORMED = re.compile(rb"[^\r\n\0]*(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*)*")
 
 
 class Exchange(Http):
     """Requests and responses of one connection."""
 
+    __slots__ = ("_chunks", "_cors")
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        super().__init__(protocol)
+        self._cors: Cors | None = getattr(protocol.app.ctx, "cors", None)
+        self._chunks = 0  # of the body that is being read
+
     async def http1_request_header(self) -> None:
-        """Reject request heads that parsers disagree on (request smuggling, RFC 9112 section 5)."""
-        await super().http1_request_header()
-        if not WELL_FORMED.fullmatch(self.request.head):
+        """Receive a request's head; reject one that parsers disagree on (request smuggling, RFC 9112).
+
+        It is checked before Sanic parses it, so that Sanic meets no target without a path.
+        """
+        buffer = self.recv_buffer
+        while (end := buffer.find(HEAD_END)) < 0 and len(buffer) < self.HEADER_MAX_SIZE + len(HEAD_END) - 1:
+            await self._receive_more()
+        if 0 <= end < self.HEADER_MAX_SIZE and not HEAD.fullmatch(buffer, 0, end):
+            self.head_only = buffer.startswith(b"HEAD ")
             self._reject("Bad Request")
+        await super().http1_request_header()
+        self.upgrade_websocket = False  # for a websocket, Sanic stops checking time limits (slowloris)
 
     async def read(self) -> bytes | None:
-        """Read a part of the body.
-
-        Rejects chunks without a final CRLF (request smuggling, RFC 9112 section 7.1).
-        """
+        """Read a part of the body."""
         if self.request_body == "chunked" and not self.request_bytes_left:  # type: ignore[comparison-overlap]
-            while len(self.recv_buffer) < len(LINE_BREAK):
-                await self._receive_more()
-            if not self.recv_buffer.startswith(LINE_BREAK):
-                self._reject("Bad chunked encoding")
+            await self._check_chunk_line()
         return await super().read()
+
+    async def _check_chunk_line(self) -> None:
+        """Reject a chunk that parsers disagree on (request smuggling, RFC 9112 section 7.1)."""
+        if self.expecting_continue:  # the client sends nothing before
+            self.expecting_continue = False
+            await self._send(HTTP_CONTINUE)
+        buffer = self.recv_buffer
+        while (end := buffer.find(LINE_BREAK, len(LINE_BREAK))) < 0 and len(buffer) < CHUNK_LINE_BYTES:
+            await self._receive_more()
+        self._chunks = self._chunks + 1 if self.request_bytes else 1
+        if self._chunks > CHUNKS or not 0 < end <= CHUNK_LINE_BYTES or not CHUNK_LINE.fullmatch(buffer, 0, end):
+            self._reject("Bad chunked encoding")
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
         """Send a response's head; count and log the response."""
+        more = self._cors.headers(self.request) if self._cors else NONE
         if type(self.response) is Response and not (self.response.headers or self.head_only or self.expecting_continue):
-            await self._send_whole(self.response)
+            await self._send_whole(self.response, more)
         else:
             headers = self.response.headers
+            headers.update(more)
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
             headers["x-request-id"] = request_id(self.request)
@@ -62,7 +85,7 @@ class Exchange(Http):
         if self.protocol.access_log:
             access(self.request, self.response.status, seconds)
 
-    async def _send_whole(self, response: Response) -> None:
+    async def _send_whole(self, response: Response, more: Mapping[str, str]) -> None:
         """Send head and body in one piece.
 
         Sanic takes a quarter of the whole request's time for the same bytes.
@@ -71,9 +94,11 @@ class Exchange(Http):
         head = (
             f"{HEADS[response.status]}content-type: {response.content_type}\r\ncontent-length: {len(response.body)}\r\n"
             f"x-request-id: {request_id(self.request)}\r\n"
-            f"connection: {'keep-alive' if self.keep_alive else 'close'}\r\n\r\n"
+            f"connection: {'keep-alive' if self.keep_alive else 'close'}\r\n"
         )
-        await self._send(head.encode() + response.body)
+        if more:
+            head += "".join([f"{name}: {value}\r\n" for name, value in more.items()])
+        await self._send(head.encode() + LINE_BREAK + response.body)
         self.stage = Stage.IDLE
 
     def _reject(self, reason: str) -> NoReturn:
@@ -83,15 +108,17 @@ class Exchange(Http):
         raise BadRequest(reason)
 
     def create_empty_request(self) -> None:
-        """Make a request for an error that precedes it.
+        """Make a request for the response to a head that was rejected.
 
-        It has no URL if the URL cannot be parsed.
+        It has the fields that the response depends on, such as the origin, and no URL if the URL cannot be parsed.
         """
         try:
             super().create_empty_request()
         except BadRequest:
             self.url = None
             super().create_empty_request()
+        self.request.headers.extend(known_fields(self.recv_buffer))
+        self.request.conn_info = self.protocol.conn_info
 
     def log_response(self) -> None:
         """Do nothing: `http1_response_header` writes the line."""

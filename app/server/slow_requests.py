@@ -47,6 +47,15 @@ class Protocol(HttpProtocol):
             return count + 1
         return count if self._http.stage is Stage.HANDLER and self._http.request_body else None
 
+    def abort(self) -> None:
+        """Abort the connection when the service stops.
+
+        Its request ends as if the client had left. Sanic would forget the transport first, and then log the URL with
+        its query, or a traceback if the request has not arrived.
+        """
+        if self.transport:
+            self.transport.abort()
+
     def log_disconnect(self) -> None:
         """Do nothing.
 

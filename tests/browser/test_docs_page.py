@@ -17,6 +17,7 @@ from playwright.sync_api import ConsoleMessage, Locator, Page, Request
 
 from app.http.codes import Code
 from tests.conftest import PASSWORD, Document
+from tests.prefix_proxy import prefix_proxy
 from tests.processes import TIMEOUT_SECONDS
 from tests.serving import CHECKOUT, new_name
 
@@ -31,16 +32,16 @@ DARK = 80  # the maximum of red, green and blue of a dark background
 INVALID_REQUEST = {400, 415, 422}
 
 
-def show(page: Page, url: str) -> None:
+def show(page: Page, url: str, path: str = "/docs") -> None:
     """Open the documentation page and wait until it shows the operations."""
-    page.goto(f"{url}/docs")
+    page.goto(f"{url}{path}")
     page.locator(".opblock").first.wait_for()
 
 
 class Docs:
     """The page, the URLs that it requested, and the warnings and errors of the browser."""
 
-    def __init__(self, page: Page, url: str) -> None:
+    def __init__(self, page: Page, url: str, path: str = "/docs") -> None:
         self.page = page
         self.url = url
         self.requested: list[str] = []
@@ -48,7 +49,7 @@ class Docs:
         page.on("request", self._on_request)
         page.on("console", self._on_message)
         page.on("pageerror", lambda error: self.messages.append(str(error)))
-        show(page, url)
+        show(page, url, path)
 
     def _on_request(self, request: Request) -> None:
         if not request.url.startswith("data:"):
@@ -255,6 +256,25 @@ def test_the_background_is_dark_in_a_dark_color_scheme(served: str, page: Page, 
     )
     red, green, blue, *_ = map(int, re.findall(r"\d+", color))
     assert max(red, green, blue) <= DARK, color
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/"])
+def test_the_page_works_behind_a_proxy_that_strips_a_prefix(served: str, page: Page, path: str) -> None:
+    """It is rendered, calls the service below the prefix, and its link to the page of errors works."""
+    with prefix_proxy("127.0.0.1", urlsplit(served).port or 0, "/api") as (proxy, url):
+        docs = Docs(page, url, path)
+        assert docs.execute("getHello") == (200, '{\n  "Hello": "World!"\n}')
+        shown = docs.block("getHello").locator(".request-url").inner_text()
+        assert f"{url}/tests/hello" in shown
+        assert "GET /api/tests/hello" in proxy.lines
+        docs.register()
+        assert docs.execute("getHelloSecret")[0] == 200
+        docs.page.goto(docs.page.locator(".info a", has_text="errors").evaluate("link => link.href"))
+        assert docs.page.url == f"{url}/docs/errors"
+        assert docs.page.locator("main.errors table").count()
+        assert all(requested.startswith(f"{url}/") for requested in docs.requested)
+        assert not docs.messages
+        page.close()
 
 
 def test_the_page_links_to_a_page_of_all_error_codes(docs: Docs) -> None:

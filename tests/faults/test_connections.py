@@ -28,6 +28,7 @@ HELLO = b"GET /tests/hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = "POST /auth HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 HEADER_DRIP = b"GET /tests/hello HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 BODY_DRIP = f'{POST}Content-Length: 1000\r\n\r\n{{"username": "'.encode()
+WEBSOCKET_DRIP = BODY_DRIP.replace(b"\r\n", b"\r\nUpgrade: websocket\r\n", 1)
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +163,8 @@ def drip(connection: socket.socket) -> bool:
 
 @pytest.mark.parametrize(
     ("beginning", "expected"),
-    [(b"GET /tests/hello HT", 408), (BODY_DRIP, 408)],
-    ids=["header", "body"],
+    [(b"GET /tests/hello HT", 408), (BODY_DRIP, 408), (WEBSOCKET_DRIP, 408)],
+    ids=["header", "body", "body of a request for a websocket"],
 )
 def test_requests_that_stop_arriving_are_closed_with_408(server: Server, beginning: bytes, expected: int) -> None:
     began = time.monotonic()

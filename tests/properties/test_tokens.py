@@ -2,6 +2,7 @@
 
 import base64
 import json
+import string
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from app.security.refresh_tokens import InvalidRefreshToken, RefreshTokens
 from config import Config, ConfigurationError, load
 from config.environments import ENVIRONMENTS
 from config.product import SLUG
+from tests.conftest import SESSION_ID, USER_ID
 from tests.properties import repeatable
 
 KEY, OLD_KEY, OTHER_KEY = (letter * 8 + b"0123456789abcdefghijklmnopqrstuv" for letter in (b"k", b"o", b"x"))
@@ -51,8 +53,8 @@ def signed(payload: Any) -> str:
 CLAIMS = {
     "iss": SLUG,
     "aud": SLUG,
-    "sub": "u",
-    "sid": "s",
+    "sub": USER_ID,
+    "sid": SESSION_ID,
     "jti": "j",
     "iat": NOW,
     "exp": NOW + 900,
@@ -71,8 +73,8 @@ def rejected(token: str, *keys: bytes) -> bool:
 
 
 @given(
-    user_id=st.text(),
-    session_id=st.text(),
+    user_id=st.text("0123456789abcdef", min_size=24, max_size=24),
+    session_id=st.text(string.ascii_letters + string.digits + "-_", min_size=22, max_size=22),
     scopes=st.lists(st.text()),
     now=st.floats(0, 4e9),
     lifetime_seconds=st.integers(1, 3600),
@@ -152,7 +154,7 @@ def test_a_signed_payload_with_valid_claims_is_accepted() -> None:
 def test_a_token_signed_with_another_key_is_rejected(one: bytes, other: bytes) -> None:
     # HMAC pads a short key with zeros, and hashes a key of more than 64 bytes.
     assume(one.rstrip(b"\0") != other.rstrip(b"\0"))
-    token, _ = access_tokens(one).encode(user_id="u", session_id="s", scopes=[], session_expires=2e9)
+    token, _ = access_tokens(one).encode(user_id=USER_ID, session_id=SESSION_ID, scopes=[], session_expires=2e9)
     assert rejected(token, other)
     with pytest.raises(InvalidRefreshToken):
         RefreshTokens([other], product=SLUG).decode(RefreshTokens([one], product=SLUG).encode("s" * 22, 0))
