@@ -46,7 +46,7 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         ctx=Context(),
         router=Router(),
         error_handler=ProblemHandler(refusal),
-        log_config=logs.configuration(config.LOG_FORMAT),
+        log_config=logs.configuration(config.LOG_FORMAT, config.AUDIT_FILE),
     )
     if getattr(args, "single", False):
         _check(config)  # otherwise the main process checks, which a single process lacks

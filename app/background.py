@@ -20,12 +20,17 @@ def shielded(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corou
 
     @wraps(function)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        task = asyncio.ensure_future(function(*args, **kwargs))
-        unfinished.add(task)
-        task.add_done_callback(_finished)
-        return await asyncio.shield(task)
+        return await asyncio.shield(start(function(*args, **kwargs)))
 
     return call
+
+
+def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start work that finishes although its caller may not wait for it."""
+    task = asyncio.ensure_future(work)
+    unfinished.add(task)
+    task.add_done_callback(_finished)
+    return task
 
 
 def _finished(task: asyncio.Task[Any]) -> None:

@@ -12,7 +12,7 @@ from sanic import Sanic
 from sanic.config import Config as SanicConfig
 from sanic.log import logger
 
-from app import metrics
+from app import audit, metrics
 from app.background import repeat
 from app.database.client import Database
 from app.database.failures import summary
@@ -79,6 +79,7 @@ class Context:
                 ("following revocations", self._follow, 1),
                 ("finishing interrupted logouts", self._finish_interrupted, INTERRUPTED_POLLS),
                 ("measuring", self._measure, 1),
+                ("logging repeated events", self._log_repeated, 1),
             )
         ]
 
@@ -87,6 +88,7 @@ class Context:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        audit.flush(everything=True)
         self.passwords.close()
         await self.feed.close()
         await self.database.close()
@@ -112,6 +114,7 @@ class Context:
             idle_seconds=config.REFRESH_TOKEN_SECONDS,
             absolute_seconds=config.SESSION_SECONDS,
             grace_seconds=config.REFRESH_GRACE_SECONDS,
+            per_user=config.SESSIONS_PER_USER,
         )
 
     def _open_services(self, config: Config) -> None:
@@ -121,6 +124,7 @@ class Context:
             product=NAME,
             threads=config.PASSWORD_HASHING_THREADS,
             queue=config.PASSWORD_HASHING_QUEUE,
+            places=config.PASSWORD_HASHING_PLACES,
         )
         self.throttle = self._throttle(config)
         access_tokens = AccessTokens(
@@ -162,6 +166,7 @@ class Context:
                 pair=config.LOGIN_FAILURES_PER_PAIR,
                 account=config.LOGIN_FAILURES_PER_ACCOUNT,
                 address=config.LOGIN_FAILURES_PER_ADDRESS,
+                logins=config.LOGINS_PER_ACCOUNT,
                 registrations=config.REGISTRATIONS_PER_ADDRESS,
             ),
         )
@@ -181,8 +186,11 @@ class Context:
         await self.logins.finish_interrupted()
         await self.generations.finish_interrupted()
 
+    async def _log_repeated(self) -> None:
+        audit.flush()
+
     async def _measure(self) -> None:
-        metrics.hashing_waiting.set(self.passwords.waiting)
+        metrics.hashing_waiting.set(self.passwords.turns.waiting)
         metrics.revocations_known.set(len(self.revocations))
         metrics.revocations_proven_at.set(self.revocations.proven_at)
 

@@ -14,8 +14,7 @@ from sanic import Request
 from sanic.log import LOGGING_CONFIG_DEFAULTS, error_logger
 
 from app.clocks import timestamp
-from app.http.client import client, current_request, request_id
-from app.metrics import events
+from app.http.client import client, request_id
 
 JSON_FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s"
 TEXT_FIELDS = "%(asctime)s %(levelname)s %(message)s"
@@ -25,16 +24,7 @@ CONTROLS = (*range(32), *range(127, 160), 0x2028, 0x2029, *range(0xD800, 0xE000)
 ESCAPED = {code: ascii(chr(code))[1:-1] for code in CONTROLS if chr(code) not in "\n\t"}
 ESCAPED_IN_MESSAGES = {code: text for code, text in ESCAPED.items() if chr(code) != "\x1b"}  # Sanic's have colours
 WARNINGS = {"level": "WARNING", "handlers": ["error_console"], "propagate": True}  # of the module `warnings`
-audit_logger = logging.getLogger("audit")
 access_logger = logging.getLogger("sanic.access")
-
-
-def audit(event: str, **facts: Any) -> None:
-    """Log and count a security event, with its facts and the request that caused it."""
-    events.labels(event).inc()
-    request = current_request()
-    caller = {"address": client(request).address, "request_id": request_id(request)} if request else {}
-    audit_logger.info(event, extra={"facts": {"event": event, **facts, **caller}})
 
 
 def access(request: Request[Any, Any], status: int, seconds: float) -> None:
@@ -88,15 +78,27 @@ class Json(Formatter, JsonFormatter):
         return {**log_data, **facts}
 
 
-def configuration(log_format: str) -> dict[str, Any]:
-    """Return the `log_config` for Sanic: its own, with these formatters and the audit trail."""
+def configuration(log_format: str, audit_file: str | None = None) -> dict[str, Any]:
+    """Return the `log_config` for Sanic: its own, with these formatters and the audit trail.
+
+    The trail goes to `audit_file` alone, if there is one: other lines cannot displace it. The file may be rotated.
+    """
     formatter: dict[str, Any] = {
         "text": {"()": Text, "fmt": TEXT_FIELDS},
         "json": {"()": Json, "fmt": JSON_FIELDS, "rename_fields": {"asctime": "time", "levelname": "level"}},
     }[log_format]
-    audit_trail = {"level": "INFO", "handlers": ["console"], "propagate": True}
+    audit_trail = {"level": "INFO", "handlers": ["audit" if audit_file else "console"], "propagate": not audit_file}
+    handlers = {**LOGGING_CONFIG_DEFAULTS["handlers"]}
+    if audit_file:
+        handlers["audit"] = {
+            "class": "logging.handlers.WatchedFileHandler",
+            "filename": audit_file,
+            "encoding": "utf-8",
+            "formatter": "generic",
+        }
     return {
         **LOGGING_CONFIG_DEFAULTS,
+        "handlers": handlers,
         "loggers": {**LOGGING_CONFIG_DEFAULTS["loggers"], "audit": audit_trail, "py.warnings": WARNINGS},
         "formatters": {"generic": formatter, "access": formatter},
     }

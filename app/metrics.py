@@ -39,15 +39,19 @@ EVENTS = (
     "deleted",
     "disabled",
     "enabled",
+    "forbidden",
     "logged_in",
     "logged_out",
     "logged_out_everywhere",
     "login_failed",
     "login_throttled",
     "password_changed",
+    "refresh_rejected",
     "refresh_token_reused",
     "refreshed",
     "registered",
+    "registration_throttled",
+    "session_displaced",
 )
 
 events = Counter("security_events", "Security events, such as logged_in and login_failed.", ["event"])

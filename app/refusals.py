@@ -7,9 +7,10 @@ from app.models.sessions import SessionOver, TokenReused
 from app.models.users import LastAdmin, UsernameTaken
 from app.security.administration import NotAdministrator, UserNotFound
 from app.security.credentials import WrongCredentials
-from app.security.passwords import HashingBusy, WeakPassword
+from app.security.passwords import WeakPassword
 from app.security.refresh_tokens import InvalidRefreshToken
 from app.security.throttle import TooManyAttempts
+from app.security.turns import HashingBusy
 
 CODES: dict[type[Exception], Code] = {
     HashingBusy: Code.HASHING_BUSY,

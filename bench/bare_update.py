@@ -46,6 +46,7 @@ async def record_rotation() -> Recorder:
         idle_seconds=14 * DAY_SECONDS,
         absolute_seconds=30 * DAY_SECONDS,
         grace_seconds=10,
+        per_user=50,
     )
     with suppress(SessionOver):
         await sessions.rotate("", 0)

@@ -1,6 +1,7 @@
 """All settings, with their units and reasons."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from limits import parse_many
@@ -48,6 +49,15 @@ def check_header(name: str) -> str:
     return name.lower()
 
 
+def check_appendable(path: str) -> str:
+    """Return the path of a file that can be written. Raises ValueError."""
+    try:
+        with Path(path).open("a"):
+            return path
+    except OSError as error:
+        raise ValueError(f"cannot be written ({error.strerror})") from None
+
+
 Seconds = Annotated[int, Field(gt=0)]
 Header = Annotated[str, AfterValidator(check_header)]
 Origin = Annotated[str, AfterValidator(check_origin)]
@@ -89,6 +99,8 @@ class Config(BaseModel):
 
     ACCESS_TOKEN_SECONDS: Annotated[Seconds, Field(le=3600)] = 15 * 60
     REFRESH_TOKEN_SECONDS: Seconds = 14 * 24 * 3600  # a session that is not refreshed for this long expires
+    # Active sessions of one user. One more ends the one that was refreshed longest ago.
+    SESSIONS_PER_USER: Annotated[int, Field(ge=1, le=1000)] = 50
     SESSION_SECONDS: Seconds = 30 * 24 * 3600  # and this long after its login in any case (NIST SP 800-63B-4, AAL1)
     REFRESH_GRACE_SECONDS: Annotated[int, Field(ge=0, le=60)] = 10  # a client whose response was lost may retry
     REVOCATION_POLL_SECONDS: Annotated[float, Field(gt=0, le=60)] = 1  # the delay of a logout at other workers
@@ -105,16 +117,20 @@ class Config(BaseModel):
     LOGIN_FAILURES_PER_ACCOUNT: Rate = "100/hour"  # NIST SP 800-63B-4 section 3.2.2
     LOGIN_FAILURES_PER_ADDRESS: Rate = "100/15minutes"
     REGISTRATIONS_PER_ADDRESS: Rate = "20/minute"
+    LOGINS_PER_ACCOUNT: Rate = "30/minute"  # right passwords
     # Where they are counted: in memory only with a single worker on a single machine.
     THROTTLE_STORAGE: Literal["mongodb", "memory"] = "mongodb"
     # 19 MiB and one core each while they hash. As many workers as cores use all cores with one thread each; more
     # threads than cores do not hash faster, and delay requests: a thread that holds the GIL waits for another thread.
     PASSWORD_HASHING_THREADS: Annotated[int, Field(ge=1, le=64)] = 1
     PASSWORD_HASHING_QUEUE: Annotated[int, Field(ge=0)] = 64  # passwords that may wait for a thread; beyond it 503
+    # Of one client network, waiting or being hashed; beyond it 429. The network that includes it has twice as many.
+    PASSWORD_HASHING_PLACES: Annotated[int, Field(ge=1, le=64)] = 8
 
     CORS_ORIGINS: list[Origin] = []  # origins whose scripts may call the service; empty: no CORS
     CORS_HEADERS: list[Header] = ["authorization", "content-type", "x-request-id"]  # that these scripts may send
     LOG_FORMAT: Literal["text", "json"] = "text"
+    AUDIT_FILE: Annotated[str, AfterValidator(check_appendable)] | None = None  # for the audit trail alone
     ACCESS_LOG: bool = False  # a line for each request; costs as much as a simple request
 
     # Sanic's own. Its defaults accept 100 MB of body and wait a minute for a silent client.

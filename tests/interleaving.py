@@ -72,6 +72,12 @@ async def race(held: Held, first: Awaitable[T], second: Awaitable[U]) -> tuple[T
     return await task, outcome
 
 
+async def settle() -> None:
+    """Let all tasks run that are ready."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 async def hang_up(request: asyncio.Task[Any]) -> None:
     """Disconnect the client of a request, and wait until the server has detected it."""
     others = asyncio.all_tasks() - {request, asyncio.current_task()}

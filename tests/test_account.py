@@ -105,8 +105,8 @@ def test_a_password_change_wins_over_a_login_with_the_old_password(
     [
         ("credentials", "reauthenticate", "before", "/auth/logout"),
         ("credentials", "reauthenticate", "before", "/auth/logout-all"),
-        ("passwords", "hash", "after", "/auth/logout"),
-        ("passwords", "hash", "after", "/auth/logout-all"),
+        ("passwords", "hash_new", "after", "/auth/logout"),
+        ("passwords", "hash_new", "after", "/auth/logout-all"),
         ("users", "start_generation", "before", "/auth/logout"),
         ("users", "start_generation", "before", "/auth/logout-all"),
     ],

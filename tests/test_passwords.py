@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from app.refusals import refusal
-from app.security.passwords import CONTEXT, NICENESS, HashingBusy, Passwords, normalise
+from app.security.passwords import CONTEXT, NICENESS, Passwords, normalise
+from app.security.turns import Caller, HashingBusy
 from tests.conftest import PASSWORD, Service
+from tests.interleaving import settle
 
 TIMEOUT_SECONDS = 60  # for a busy machine; nothing takes so long when all is well
 
@@ -40,24 +42,20 @@ def blocker() -> Iterator[Blocker]:
 
 
 def pool(threads: int = 1, queue: int = 1) -> Passwords:
-    return Passwords(min_length=8, product="acme_api", threads=threads, queue=queue)
+    return Passwords(min_length=8, product="acme_api", threads=threads, queue=queue, places=8)
 
 
 async def run(passwords: Passwords, work: Callable[[], str]) -> str:
     """Run a function in a hashing thread."""
-    await passwords.wait_for_turn()
-    return await passwords._work(work)
+    with passwords.turns.place(Caller()) as place:
+        await place.turn()
+        return await passwords._work(place, work)
 
 
 async def verify(passwords: Passwords, password: str, password_hash: str | None) -> tuple[bool, str | None]:
-    await passwords.wait_for_turn()
-    return await passwords.verify(password, password_hash)
-
-
-async def settle() -> None:
-    """Let all tasks run that are ready."""
-    for _ in range(5):
-        await asyncio.sleep(0)
+    with passwords.turns.place(Caller()) as place:
+        await place.turn()
+        return await passwords.verify(place, password, password_hash)
 
 
 def test_only_the_right_password_of_an_existing_user_is_accepted() -> None:
@@ -150,7 +148,7 @@ def test_a_thread_stays_busy_until_its_work_is_done_although_the_request_is_canc
             await passwords.hash(PASSWORD)
         blocker.released.set()
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            while passwords._free.locked():
+            while not passwords.turns._free:
                 await settle()
         assert await passwords.hash(PASSWORD)
 
@@ -185,7 +183,7 @@ def test_liveness_does_not_wait_for_forty_logins(
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS / 2):  # the work in the thread blocks longer
                 await asyncio.to_thread(blocker.started.acquire)
-                while service.app.ctx.passwords.waiting < 40 - service.config.PASSWORD_HASHING_THREADS:
+                while service.app.ctx.passwords.turns.waiting < 40 - service.config.PASSWORD_HASHING_THREADS:
                     await settle()
                 assert (await service.send("GET", "/health/live")).status_code == 200
             assert not any(login.done() for login in logins)

@@ -291,7 +291,12 @@ def test_more_than_a_page_is_read_page_by_page(service: Service, mongo_uri: str,
         try:
             feed = ProvenReader(f"{mongo_uri}_pages", default_name="x", collection="sessions", seconds=10)
             many = Sessions(
-                database.collection("sessions", INDEXES), feed, idle_seconds=99, absolute_seconds=99, grace_seconds=1
+                database.collection("sessions", INDEXES),
+                feed,
+                idle_seconds=99,
+                absolute_seconds=99,
+                grace_seconds=1,
+                per_user=50,
             )
             await database.prepare()
             documents = [{"_id": str(number), "user_id": "u", "generation": 0} for number in range(FEED_PAGE + 10)]

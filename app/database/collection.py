@@ -67,10 +67,12 @@ class Collection:
         *,
         sort: str = "_id",
         direction: int = ASCENDING,
+        skip: int = 0,
         limit: int,
     ) -> list[Document]:
-        """Return at most `limit` matches in the order of `sort`."""
-        cursor = self._collection.find(query, projection, session=current_session()).sort(sort, direction).limit(limit)
+        """Return at most `limit` matches in the order of `sort`, after the first `skip`."""
+        cursor = self._collection.find(query, projection, session=current_session())
+        cursor = cursor.sort(sort, direction).skip(skip).limit(limit)
         found: list[Document] = await self._limit.apply(cursor.to_list(limit))
         return found
 

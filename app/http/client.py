@@ -7,23 +7,32 @@ from random import Random
 from typing import Any
 
 from sanic import Request
+from sanic.log import logger
 
 USER_AGENT_LENGTH = 200
 WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 ids = Random()  # noqa: S311 - ids are no secrets, and a generator for secrets takes ten times as long
-SHARED_PREFIX = 64  # bits; a client usually has all addresses of such an IPv6 network
+PREFIXES = (64, 56, 48)  # bits; an IPv6 line has all addresses of a /64, often of a /56 or a /48
+warned = False  # that all clients look like one
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
     """Where a request came from.
 
-    Attempts are counted by `network`.
+    Attempts are counted by `networks`, from the inner to the outer. If clients are `alike`, they share an address that
+    says nothing about them.
     """
 
     address: str
-    network: str
+    networks: tuple[str, ...]
     user_agent: str
+    alike: bool = False
+
+    @property
+    def network(self) -> str:
+        """The smallest network that has one owner: an IPv4 address, or a /64."""
+        return self.networks[0]
 
 
 def client(request: Request[Any, Any]) -> Client:
@@ -31,7 +40,7 @@ def client(request: Request[Any, Any]) -> Client:
     known: Client | None = getattr(request.ctx, "client", None)
     if known is None:
         ip_address = address(request)
-        known = request.ctx.client = Client(ip_address, network(ip_address), user_agent(request))
+        known = request.ctx.client = Client(ip_address, networks(ip_address), user_agent(request), alike(request))
     return known
 
 
@@ -78,17 +87,45 @@ def _without_port(node: str) -> str:
     return node.partition(":")[0] if node.count(":") == 1 else node
 
 
-def network(client_address: str) -> str:
-    """Return the address itself, or its /64 if it is IPv6."""
+def networks(client_address: str) -> tuple[str, ...]:
+    """Return the address itself, or its networks if it is IPv6, from the inner to the outer."""
     try:
         parsed = ipaddress.ip_address(client_address)
     except ValueError:
-        return client_address
+        return (client_address,)
     if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
+        return (str(parsed),)
     if parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((parsed, SHARED_PREFIX), strict=False))
+        return (str(parsed.ipv4_mapped),)
+    return tuple(str(ipaddress.ip_network((parsed, prefix), strict=False)) for prefix in PREFIXES)
+
+
+def alike(request: Request[Any, Any]) -> bool:
+    """Return whether all clients look like one, because a proxy that is not configured stands before the service.
+
+    So it is if the peer's address is not a public one. The first such request is logged.
+    """
+    config = request.app.config
+    if config.PROXIES_COUNT or config.REAL_IP_HEADER or config.FORWARDED_SECRET:
+        return False
+    try:
+        if ipaddress.ip_address(request.ip).is_global:
+            return False
+    except ValueError:
+        pass  # the peer of a Unix socket has no address
+    _warn(request.ip)
+    return True
+
+
+def _warn(peer: str) -> None:
+    global warned
+    if not warned:
+        logger.warning(
+            "all clients seem to be %s, so password hashing is not shared between networks: if that is a proxy, "
+            "configure PROXIES_COUNT, REAL_IP_HEADER or FORWARDED_SECRET",
+            peer or "a Unix socket",
+        )
+        warned = True
 
 
 def user_agent(request: Request[Any, Any]) -> str:

@@ -1,5 +1,7 @@
 """Counted attempts, in windows that start with the first attempt and end as a whole."""
 
+import math
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -11,6 +13,21 @@ from app.database.collection import Collection
 INDEXES = [IndexModel("ends", expireAfterSeconds=0)]
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A counter after an attempt was added.
+
+    `failed` are those of the attempts that are known to have failed; the others are in progress. `left` is the number
+    of seconds until the window ends, by the clock of the store.
+    """
+
+    key: str
+    attempts: int
+    failed: int
+    ends: datetime
+    left: float
+
+
 class Attempts(Protocol):
     """What the throttle needs of a store.
 
@@ -18,10 +35,13 @@ class Attempts(Protocol):
     back after the window's end would make room in the next one.
     """
 
-    async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
-        """Count one more attempt and return the count and the end of the window."""
+    async def count(self, key: str, seconds: int) -> Window:
+        """Count one more attempt."""
 
-    async def take_back(self, key: str, ends: datetime) -> None:
+    async def fail(self, window: Window) -> None:
+        """Count an attempt of this window as failed."""
+
+    async def take_back(self, window: Window) -> None:
         """Count one attempt less, if the window is still current."""
 
     async def reset(self, key: str) -> None:
@@ -34,7 +54,7 @@ class MongoAttempts:
     def __init__(self, attempts: Collection) -> None:
         self._attempts = attempts
 
-    async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
+    async def count(self, key: str, seconds: int) -> Window:
         """Count one more attempt in a single update."""
         over: dict[str, Any] = {"$lte": [{"$ifNull": ["$ends", "$$NOW"]}, "$$NOW"]}
         document = await self._attempts.find_one_and_update(
@@ -43,18 +63,27 @@ class MongoAttempts:
                 {
                     "$set": {
                         "count": {"$cond": [over, 1, {"$add": ["$count", 1]}]},
+                        "failed": {"$cond": [over, 0, {"$ifNull": ["$failed", 0]}]},
                         "ends": {"$cond": [over, {"$add": ["$$NOW", seconds * 1000]}, "$ends"]},
+                        "counted_at": "$$NOW",
                     }
                 }
             ],
             upsert=True,
         )
         found = document or {}  # an upsert always has a result
-        return found["count"], found["ends"]
+        left = (found["ends"] - found["counted_at"]).total_seconds()
+        return Window(key, found["count"], found["failed"], found["ends"], left)
 
-    async def take_back(self, key: str, ends: datetime) -> None:
-        """Count one attempt less, in this window only and never below zero."""
-        await self._attempts.update_one({"_id": key, "ends": ends, "count": {"$gt": 0}}, {"$inc": {"count": -1}})
+    async def fail(self, window: Window) -> None:
+        """Count an attempt of this window as failed."""
+        await self._attempts.update_one({"_id": window.key, "ends": window.ends}, {"$inc": {"failed": 1}})
+
+    async def take_back(self, window: Window) -> None:
+        """Count one attempt less, in this window only; the last one removes the counter."""
+        this = {"_id": window.key, "ends": window.ends}
+        if not await self._attempts.delete_one({**this, "count": {"$lte": 1}}):
+            await self._attempts.update_one({**this, "count": {"$gt": 1}}, {"$inc": {"count": -1}})
 
     async def reset(self, key: str) -> None:
         """Remove the counter."""
@@ -67,19 +96,33 @@ class MemoryAttempts:
     def __init__(self) -> None:
         self._storage = MemoryStorage()
 
-    async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
+    async def count(self, key: str, seconds: int) -> Window:
         """Count one more attempt."""
-        number = await self._storage.incr(key, seconds)
-        return number, await self._ends(key)
+        number, ends = await self._storage.incr(key, seconds), await self._ends(key)
+        return Window(key, number, await self._storage.get(_failed(key)), ends, _left(ends))
 
-    async def take_back(self, key: str, ends: datetime) -> None:
+    async def fail(self, window: Window) -> None:
+        """Count an attempt of this window as failed."""
+        if await self._ends(window.key) == window.ends:
+            await self._storage.incr(_failed(window.key), max(1, math.ceil(_left(window.ends))))
+
+    async def take_back(self, window: Window) -> None:
         """Count one attempt less, in this window only."""
-        if await self._ends(key) == ends:
-            await self._storage.decr(key)
+        if await self._ends(window.key) == window.ends:
+            await self._storage.decr(window.key)
 
     async def reset(self, key: str) -> None:
         """Remove the counter."""
         await self._storage.clear(key)
+        await self._storage.clear(_failed(key))
 
     async def _ends(self, key: str) -> datetime:
         return datetime.fromtimestamp(await self._storage.get_expiry(key), UTC)
+
+
+def _failed(key: str) -> str:
+    return f"failed {key}"
+
+
+def _left(ends: datetime) -> float:
+    return (ends - datetime.now(UTC)).total_seconds()

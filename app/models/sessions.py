@@ -27,6 +27,8 @@ LIST_LENGTH = 1000
 
 INDEXES = [
     IndexModel("user_id"),
+    # Ended sessions have no expiry, so these are the active ones.
+    IndexModel([("user_id", 1), ("refreshed_at", -1)], partialFilterExpression={"expires_at": {"$exists": True}}),
     IndexModel("expires_at", expireAfterSeconds=CLOCKS_DIFFER_SECONDS),
     IndexModel("ended_at", expireAfterSeconds=KEEP_ENDED_SECONDS),
     IndexModel("ending", partialFilterExpression={"ending": True}),
@@ -123,12 +125,14 @@ class Sessions:
         idle_seconds: int,
         absolute_seconds: int,
         grace_seconds: int,
+        per_user: int,
     ) -> None:
         self._sessions = collection
         self._feed = feed
         self._idle = idle_seconds * 1000
         self._absolute = absolute_seconds * 1000
         self._grace = timedelta(seconds=grace_seconds)
+        self._per_user = per_user
 
     async def open(self, user: User, device: Device) -> Session:
         """Open a session with a new random id of 128 bits."""
@@ -186,7 +190,7 @@ class Sessions:
 
     async def active(self, user_id: str) -> list[ActiveSession]:
         """Return the active sessions of a user, newest first."""
-        query = {"user_id": user_id, **UNEXPIRED}
+        query = {"user_id": user_id, "expires_at": {"$exists": True}, **UNEXPIRED}
         found = await self._sessions.find(query, sort="created_at", direction=DESCENDING, limit=LIST_LENGTH)
         return [ActiveSession.from_document(document) for document in found]
 
@@ -216,6 +220,20 @@ class Sessions:
         await self._sessions.update_many({"user_id": user_id, "generation": {"$lt": generation}, "ended": None}, END)
         ended = await self._sessions.find({"user_id": user_id, "ended": {"$ne": None}}, {"_id": 1}, limit=FEED_PAGE)
         return [document["_id"] for document in ended]
+
+    async def end_surplus(self, user_id: str) -> list[str]:
+        """End the sessions that a user has beyond the limit: those that were refreshed longest ago.
+
+        Returns their ids, at most a page.
+        """
+        query = {"user_id": user_id, "expires_at": {"$exists": True}, **UNEXPIRED}
+        surplus = await self._sessions.find(
+            query, {"_id": 1}, sort="refreshed_at", direction=DESCENDING, skip=self._per_user, limit=LIST_LENGTH
+        )
+        ids = [document["_id"] for document in surplus]
+        if ids:
+            await self._sessions.update_many({"_id": {"$in": ids}, "ended": None}, END)
+        return ids
 
     async def discard(self, session_id: str) -> None:
         """Remove a session of which no token was issued."""

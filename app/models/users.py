@@ -1,6 +1,7 @@
 """Users: names, password hashes, access levels, and the generation of their sessions."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, Self, TypedDict, Unpack
@@ -59,17 +60,21 @@ class User:
     # including those that a concurrent login is about to open.
     generation: int
     created_at: datetime
-    # The networks of the latest logins, newest first. Failed attempts of others do not lock the user out there.
-    usual_networks: tuple[str, ...] = ()
+    # The networks of the registration and of the latest logins, newest first, with the time from which each was one.
+    # Failed attempts elsewhere do not lock the user out there.
+    usual_networks: Mapping[str, datetime] = field(default_factory=dict)
     deleted: bool = False  # while the user's sessions are being ended
 
     @classmethod
-    def new(cls, username: str, password_hash: str, access: Access = Access.USER) -> Self:
-        """Make a user with a new id.
+    def new(
+        cls, username: str, password_hash: str, access: Access = Access.USER, *, network: str | None = None
+    ) -> Self:
+        """Make a user with a new id, for whom a network is usual.
 
         Ids are ordered by the second of their creation.
         """
         now = datetime.now(UTC)
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # BSON stores milliseconds
         return cls(
             id=str(ObjectId()),
             username=username,
@@ -77,7 +82,8 @@ class User:
             access=access,
             disabled=False,
             generation=0,
-            created_at=now.replace(microsecond=now.microsecond // 1000 * 1000),  # BSON stores milliseconds
+            created_at=now,
+            usual_networks={network: now} if network else {},
         )
 
     @classmethod
@@ -91,7 +97,7 @@ class User:
             disabled=document["disabled"],
             generation=document["generation"],
             created_at=document["created_at"],
-            usual_networks=tuple(document.get("usual_networks", ())),
+            usual_networks=_usual_networks(document),
             deleted=document.get("deleted", False),
         )
 
@@ -106,6 +112,7 @@ class User:
             "disabled": self.disabled,
             "generation": self.generation,
             "created_at": self.created_at,
+            "usual_networks": [{"network": name, "since": since} for name, since in self.usual_networks.items()],
         }
 
     def has_access(self, level: Access) -> bool:
@@ -122,6 +129,15 @@ class Changes(TypedDict, total=False):
     password: str | None  # the hash
     access: Access | None
     disabled: bool | None
+
+
+def _usual_networks(document: Document) -> dict[str, datetime]:
+    """Return the usual networks with their times; those of an earlier release have none."""
+    usual = document.get("usual_networks", ())
+    return {
+        **{one: document["created_at"] for one in usual if isinstance(one, str)},
+        **{one["network"]: one["since"] for one in usual if isinstance(one, dict)},
+    }
 
 
 def canonical(username: str) -> str:
@@ -187,9 +203,11 @@ class Users:
 
     async def remember_network(self, user: User, network: str) -> None:
         """Add the network of a login to the user's usual ones."""
-        latest = {"$each": [network], "$position": 0, "$slice": NETWORKS_REMEMBERED}
+        added = [{"network": {"$literal": network}, "since": "$$NOW"}]
+        latest = {"$concatArrays": [added, {"$ifNull": ["$usual_networks", []]}]}
         await self._users.update_one(
-            {"_id": _key(user.id), "usual_networks": {"$ne": network}}, {"$push": {"usual_networks": latest}}
+            {"_id": _key(user.id), "usual_networks": {"$ne": network}, "usual_networks.network": {"$ne": network}},
+            [{"$set": {"usual_networks": {"$slice": [latest, NETWORKS_REMEMBERED]}}}],
         )
 
     async def start_generation(self, user: User, **changes: Unpack[Changes]) -> User:

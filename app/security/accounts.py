@@ -1,17 +1,17 @@
 """The use cases of a user's own account: register, change the password, log out everywhere, delete."""
 
+from app.audit import audit, audit_repeated
 from app.background import shielded
 from app.http.client import Client
-from app.logs import audit
 from app.models.sessions import Device, SessionOver, Sessions
 from app.models.users import User, UsernameTaken, Users
 from app.schemas.auth import Tokens
 from app.security.access_tokens import Claims
-from app.security.credentials import CredentialsVerifier
+from app.security.credentials import CredentialsVerifier, caller
 from app.security.generations import Generations, Right
 from app.security.logins import Logins
 from app.security.passwords import Passwords
-from app.security.throttle import Throttle
+from app.security.throttle import Throttle, TooManyAttempts
 
 
 class Accounts:
@@ -44,8 +44,13 @@ class Accounts:
         Raises WeakPassword, TooManyAttempts, HashingBusy or UsernameTaken.
         """
         self._passwords.check_policy(password, username)
-        await self._throttle.registration(client.network)
-        user = User.new(username, await self._passwords.hash(password))
+        try:
+            await self._throttle.registration(client.networks)
+        except TooManyAttempts:
+            audit_repeated("registration_throttled", of=None)
+            raise
+        password_hash = await self._passwords.hash_new(password, caller(client), username)
+        user = User.new(username, password_hash, network=client.network)
         return user, await self._add(user, client)
 
     @shielded
@@ -79,7 +84,9 @@ class Accounts:
         """
         user = await self._credentials.reauthenticate(claims.sub, current_password, client)
         self._passwords.check_policy(new_password, user.username, field="new_password")
-        new_hash = await self._passwords.hash(new_password)
+        new_hash = await self._passwords.hash_new(
+            new_password, caller(client, user), user.username, field="new_password"
+        )
         changed = await self._generations.change(user.id, right=self._own(claims), password=new_hash)
         if changed is None:
             raise SessionOver

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from app.logs import audit
+from app.audit import audit
 from app.models.sessions import Sessions
 from app.models.users import Access, User, Users
 from app.security.generations import Generations, Right, no_right_needed
 from app.security.passwords import Passwords
+from app.security.turns import Caller
 
 
 class NotAdministrator(Exception):
@@ -69,7 +70,7 @@ class Administration:
         Raises WeakPassword, HashingBusy or UsernameTaken.
         """
         self._passwords.check_policy(password, username)
-        user = User.new(username, await self._passwords.hash(password), Access.ADMIN)
+        user = User.new(username, await self._passwords.hash_new(password, Caller(), username), Access.ADMIN)
         await self._users.add(user)
         audit("registered", user_id=user.id, access="admin", by=COMMAND_LINE.name)
         return user

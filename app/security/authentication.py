@@ -8,9 +8,11 @@ from typing import Any, TypeVar, cast
 import sanic
 from sanic_jwt import scoped
 
+from app.audit import audit_repeated
 from app.http.codes import Code, answers_with
 from app.http.problems import Problem
 from app.security.access_tokens import AccessTokens, Claims, InvalidAccessToken
+from app.security.administration import NotAdministrator
 from app.security.revocations import Revocations
 
 TOKENS_REMEMBERED = 20_000  # with a valid signature
@@ -79,7 +81,11 @@ def administrators(method: Method) -> Method:
     @wraps(method)
     async def guarded(view: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
         await _require_admin_scope(request)
-        await request.app.ctx.administration.require_administrator(claims(request).sub)
+        try:
+            await request.app.ctx.administration.require_administrator(claims(request).sub)
+        except NotAdministrator:
+            audit_repeated("forbidden", of=claims(request).sub, user_id=claims(request).sub)
+            raise
         return await method(view, request, *args, **kwargs)
 
     return TOKEN_REQUIRED(ADMINISTRATOR_REQUIRED(cast("Method", guarded)))

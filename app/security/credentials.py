@@ -1,14 +1,19 @@
 """Authenticate users by password: the only place where a password is verified."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
+from app.audit import audit, audit_repeated
 from app.background import shielded
 from app.http.client import Client
-from app.logs import audit
 from app.models.sessions import SessionOver
 from app.models.users import User, Users
-from app.security.passwords import HashingBusy, Passwords
+from app.security.passwords import Passwords
 from app.security.throttle import Attempt, Throttle, TooManyAttempts
+from app.security.turns import Caller, HashingBusy, Place
+
+# A network has a place of its own for a user if it was usual for so long, so that nobody can make many in a hurry.
+USUAL_AFTER = timedelta(days=1)
 
 
 class WrongCredentials(Exception):
@@ -41,32 +46,48 @@ class CredentialsVerifier:
         return await self._authenticate(user, user.username, password, client)
 
     async def _authenticate(self, user: User | None, username: str, password: str, client: Client) -> User:
-        attempt = await self._count(user, username, client.network)
-        try:
-            await self._passwords.wait_for_turn()
-        except (HashingBusy, asyncio.CancelledError):
-            await self._throttle.withdraw(attempt)  # nothing was verified
-            raise
-        return await self._verify(user, password, client.network, attempt)
+        # A place first, which costs nothing: whoever has too many of them does not reach the database.
+        with self._passwords.turns.place(caller(client, user)) as place:
+            attempt = await self._count(user, username, client)
+            try:
+                await place.turn()
+            except (HashingBusy, asyncio.CancelledError):
+                await self._throttle.withdraw(attempt)  # nothing was verified
+                raise
+            return await self._verify(user, password, client.network, attempt, place)
 
     @shielded
-    async def _verify(self, user: User | None, password: str, network: str, attempt: Attempt) -> User:
+    async def _verify(self, user: User | None, password: str, network: str, attempt: Attempt, place: Place) -> User:
         """Verify and settle the counts; shielded, or a right password whose client leaves would count as wrong."""
-        right, better_hash = await self._passwords.verify(password, user.password_hash if user else None)
+        right, better_hash = await self._passwords.verify(place, password, user.password_hash if user else None)
         if user is None or user.disabled or not right:
+            await self._throttle.failed(attempt)
             audit("login_failed", user_id=user.id if user else None)
             raise WrongCredentials
-        await self._throttle.succeeded(attempt)
+        try:
+            await self._throttle.succeeded(attempt)
+        except TooManyAttempts:
+            audit_repeated("login_throttled", of=user.id, user_id=user.id)
+            raise
         if better_hash:
             await self._users.replace_hash(user, better_hash)
         if network not in user.usual_networks:
             await self._users.remember_network(user, network)
         return user
 
-    async def _count(self, user: User | None, username: str, network: str) -> Attempt:
-        usual = user is not None and network in user.usual_networks
+    async def _count(self, user: User | None, username: str, client: Client) -> Attempt:
+        usual = user is not None and client.network in user.usual_networks
         try:
-            return await self._throttle.attempt(username, network, usual=usual)
+            return await self._throttle.attempt(username, client.networks, usual=usual)
         except TooManyAttempts:
-            audit("login_throttled", user_id=user.id if user else None)
+            user_id = user.id if user else None  # of unknown names, which may be passwords, only the number is logged
+            audit_repeated("login_throttled", of=user_id, user_id=user_id)
             raise
+
+
+def caller(client: Client, user: User | None = None) -> Caller:
+    """Return the client as the hashing threads see it."""
+    if client.alike:
+        return Caller()
+    since = user.usual_networks.get(client.network) if user else None
+    return Caller(client.networks, usual=since is not None and datetime.now(UTC) - since >= USUAL_AFTER)

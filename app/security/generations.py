@@ -10,10 +10,10 @@ from typing import Any, Protocol, Unpack
 
 from pymongo.errors import PyMongoError
 
+from app.audit import audit
 from app.background import shielded
 from app.database.failures import OwnError, summary
 from app.database.transactions import Transactions
-from app.logs import audit
 from app.models.sessions import Sessions
 from app.models.users import Changes, User, Users
 from app.security.revocations import Revocations

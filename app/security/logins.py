@@ -1,15 +1,15 @@
 """Log in, refresh and log out: open, continue and end sessions, and issue their tokens."""
 
+from app.audit import audit, audit_repeated
 from app.background import shielded
 from app.database.transactions import Transactions
 from app.http.client import Client
-from app.logs import audit
 from app.models.sessions import ActiveSession, Device, Session, SessionOver, Sessions, TokenReused
 from app.models.users import Access, User, Users
 from app.schemas.auth import Tokens
 from app.security.access_tokens import AccessTokens, Claims
 from app.security.credentials import CredentialsVerifier, WrongCredentials
-from app.security.refresh_tokens import RefreshTokens
+from app.security.refresh_tokens import InvalidRefreshToken, RefreshTokens
 from app.security.revocations import Revocations
 
 
@@ -67,6 +67,7 @@ class Logins:
             await self._sessions.discard(session.id)
             raise SessionOver
         audit("logged_in", user_id=user.id, session_id=session.id)
+        await self._end_surplus(user.id)
         return self.issue(session)
 
     @shielded
@@ -75,15 +76,22 @@ class Logins:
 
         Raises InvalidRefreshToken, SessionOver or TokenReused.
         """
-        session_id, counter = self._refresh_tokens.decode(refresh_token)
         try:
-            session = await self._sessions.rotate(session_id, counter)
+            session_id, counter = self._refresh_tokens.decode(refresh_token)
+            session = await self._rotate(session_id, counter)
+        except (InvalidRefreshToken, SessionOver):
+            audit_repeated("refresh_rejected", of=None)
+            raise
+        audit_repeated("refreshed", of=session.id, user_id=session.user_id, session_id=session.id)
+        return self.issue(session)
+
+    async def _rotate(self, session_id: str, counter: int) -> Session:
+        try:
+            return await self._sessions.rotate(session_id, counter)
         except TokenReused as reused:
             self._revocations.add(session_id)
             audit("refresh_token_reused", user_id=reused.user_id, session_id=session_id)
             raise
-        audit("refreshed", user_id=session.user_id, session_id=session.id)
-        return self.issue(session)
 
     async def active(self, user_id: str) -> list[ActiveSession]:
         """Return the user's active sessions, newest first."""
@@ -114,6 +122,12 @@ class Logins:
         """Finish ends of sessions whose worker died after it had started them."""
         for session_id, user_id in await self._sessions.with_unfinished_end():
             await self._end(session_id, user_id)
+
+    async def _end_surplus(self, user_id: str) -> None:
+        """Keep the number of a user's sessions bounded (session flooding)."""
+        for session_id in await self._sessions.end_surplus(user_id):
+            self._revocations.add(session_id)
+            audit("session_displaced", user_id=user_id, session_id=session_id)
 
     async def _end(self, session_id: str, user_id: str) -> None:
         """End a session. What the database did not acknowledge, this worker does not remember."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import secrets
 import sys
 import threading
@@ -15,6 +14,9 @@ from passlib.context import CryptContext
 from passlib.exc import UnknownHashError
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
+from app.security.password_strength import weakness
+from app.security.turns import Caller, Place, Turns
+
 # OWASP Password Storage Cheat Sheet (2026-08): Argon2id with 19 MiB, two passes, one lane.
 # pbkdf2_sha256 hashes come from the database of the Flask predecessor; they verify and are replaced.
 CONTEXT = CryptContext(
@@ -26,7 +28,6 @@ CONTEXT = CryptContext(
     argon2__parallelism=1,
 )
 COMMON = frozenset(FREQUENCY_LISTS["passwords"])  # 30,000 from published breaches, in lower case
-NO_WORD = re.compile(r"[\W_]")
 # Added to the process's own: logins hardly slow other requests down then, and take under a second on a saturated core.
 NICENESS = 15
 MAX_LENGTH = 256  # characters, which bounds the work for one hash
@@ -46,10 +47,6 @@ class WeakPassword(Exception):
         self.rule = rule
 
 
-class HashingBusy(Exception):
-    """Too many passwords wait for a hashing thread."""
-
-
 def normalise(password: str) -> str:
     """Return the form of a password that is measured and hashed (NIST SP 800-63B-4: NFC)."""
     return unicodedata.normalize("NFC", password)
@@ -62,6 +59,12 @@ def _verify(password: str, password_hash: str) -> tuple[bool, str | None]:
         return False, None
 
 
+def _hash_if_strong(password: str, *words: str) -> tuple[str | None, str]:
+    if weak := weakness(password, words):
+        return weak, ""
+    return None, CONTEXT.hash(password)
+
+
 def _lower_priority() -> None:
     # Threads have their own priorities on Linux only; elsewhere the call would slow the whole process down.
     if sys.platform == "linux":
@@ -70,15 +73,13 @@ def _lower_priority() -> None:
 
 
 class Passwords:
-    """A bounded pool of threads for Argon2 with a bounded queue."""
+    """The password policy, and a pool of threads for Argon2 whose turns are shared fairly."""
 
-    def __init__(self, *, min_length: int, product: str, threads: int, queue: int) -> None:
+    def __init__(self, *, min_length: int, product: str, threads: int, queue: int, places: int) -> None:
         self._min_length = min_length
-        self._product = NO_WORD.sub("", product.casefold())  # a context-specific word (NIST SP 800-63B-4)
+        self._product = product
         self._pool = ThreadPoolExecutor(threads, "password", _lower_priority)
-        self._free = asyncio.Semaphore(threads)
-        self._queue = queue
-        self.waiting = 0
+        self.turns = Turns(threads=threads, queue=queue, places=places)
         self._dummy_hash = ""
 
     async def prepare(self) -> None:
@@ -86,7 +87,7 @@ class Passwords:
         self._dummy_hash = await self.hash(secrets.token_urlsafe())
 
     def check_policy(self, password: str, username: str, *, field: str = "password") -> None:
-        """Reject a new password that breaks a rule.
+        """Reject a new password that breaks a rule which costs nothing to check.
 
         Raises WeakPassword.
         """
@@ -97,50 +98,51 @@ class Passwords:
             rule = f"must have at most {MAX_LENGTH} characters"
         elif password.casefold() == username.casefold():
             rule = "must not be the username"
-        elif password.casefold() in COMMON or NO_WORD.sub("", password.casefold()) == self._product:
+        elif password.casefold() in COMMON:
             rule = "is one of the most common passwords"
         else:
             return
         raise WeakPassword(field, rule)
 
     async def hash(self, password: str) -> str:
-        """Hash a password. Raises HashingBusy."""
-        await self.wait_for_turn()
-        return await self._work(CONTEXT.hash, normalise(password))
+        """Hash a password that no client chose. Raises HashingBusy."""
+        return await self._in_turn(Caller(), CONTEXT.hash, normalise(password))
 
-    async def wait_for_turn(self) -> None:
-        """Wait for a free thread, which the next call of `verify` releases.
+    async def hash_new(self, password: str, caller: Caller, username: str, *, field: str = "password") -> str:
+        """Hash a new password that is hard to guess.
 
-        A caller that is cancelled leaves the queue. Raises HashingBusy.
+        Raises WeakPassword, HashingBusy or TooManyAttempts.
         """
-        if self._free.locked() and self.waiting >= self._queue:
-            raise HashingBusy
-        self.waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self.waiting -= 1
+        password = normalise(password)
+        weak, password_hash = await self._in_turn(caller, _hash_if_strong, password, username, self._product)
+        if weak:
+            raise WeakPassword(field, f"is easy to guess. {weak}")
+        return password_hash
 
-    async def verify(self, password: str, password_hash: str | None) -> tuple[bool, str | None]:
-        """Return whether the password is right.
+    async def verify(self, place: Place, password: str, password_hash: str | None) -> tuple[bool, str | None]:
+        """Return whether the password is right, in the turn of a place.
 
-        Also returns a stronger hash if the stored one is outdated.
-
-        Without a hash (unknown user) a dummy hash is verified, which prevents user enumeration by timing.
+        Also returns a stronger hash if the stored one is outdated. Without a hash (unknown user) a dummy hash is
+        verified, which prevents user enumeration by timing.
         """
-        right, better = await self._work(_verify, normalise(password), password_hash or self._dummy_hash)
+        right, better = await self._work(place, _verify, normalise(password), password_hash or self._dummy_hash)
         return (right, better) if password_hash else (False, None)
 
     def close(self) -> None:
         """Let running hashes finish, and start no more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _work(self, function: Callable[..., T], *args: str) -> T:
+    async def _in_turn(self, caller: Caller, function: Callable[..., T], *args: str) -> T:
+        with self.turns.place(caller) as place:
+            await place.turn()
+            return await self._work(place, function, *args)
+
+    async def _work(self, place: Place, function: Callable[..., T], *args: str) -> T:
         loop = asyncio.get_running_loop()
 
         # The thread continues although its client has left: it is free when the work is done, not before.
         def done(_: Future[T]) -> None:
-            loop.call_soon_threadsafe(self._free.release)
+            loop.call_soon_threadsafe(place.leave)
 
         work = self._pool.submit(function, *args)
         work.add_done_callback(done)

@@ -6,6 +6,7 @@ import sanic_jwt
 from sanic import HTTPResponse, Request, Sanic
 from sanic_jwt.configuration import ConfigItem
 
+from app.audit import audit_repeated
 from app.http.codes import Code
 from app.http.problems import Problem, problem_response
 from app.security.access_tokens import Claims
@@ -48,6 +49,8 @@ class Responses(sanic_jwt.Responses):
         The library would respond with 401. Other errors go to the app's error handler.
         """
         if isinstance(exception, sanic_jwt.exceptions.Unauthorized):  # in this app only scoped() raises it
+            user_id = request.ctx.claims.sub
+            audit_repeated("forbidden", of=user_id, user_id=user_id)
             return problem_response(request, Problem(Code.INSUFFICIENT_SCOPE))
         return request.app.error_handler.default(request, exception)
 

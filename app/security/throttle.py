@@ -3,20 +3,26 @@
 import asyncio
 import hashlib
 import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from limits import RateLimitItem, parse
 
-from app.background import shielded
-from app.models.attempts import Attempts
+from app.background import shielded, start
+from app.clocks import boot_clock
+from app.models.attempts import Attempts, Window
 from app.models.users import canonical
 
 TRUSTED_SHARE = 5  # a fifth of an account's failures is reserved for the networks where its user usually logs in
+GROWTH = 2  # the limit of each network that includes another one, compared with that one's
+REFUSALS_REMEMBERED = 10_000
+IN_PROGRESS_SECONDS = 1  # Retry-After, when only attempts that are in progress exceed a limit
 
 
 class TooManyAttempts(Exception):
-    """A limit is exceeded; `seconds` is the time until its window ends."""
+    """A limit is exceeded; `seconds` is the time until another attempt may succeed."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__()
@@ -25,90 +31,147 @@ class TooManyAttempts(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of failures and registrations, in the form `10/15minutes`."""
+    """The limits of failures, logins and registrations, in the form `10/15minutes`."""
 
     pair: str
     account: str
     address: str
+    logins: str
     registrations: str
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """A counter that an attempt was added to, and the end of its window."""
+class Limit:
+    """How many attempts a key may have in a window of so many seconds."""
 
     key: str
-    ends: datetime
+    most: int
+    seconds: int
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A counted attempt whose password will be verified."""
+    """A counted attempt whose password will be verified. `pair` is the account at the client's own network."""
 
-    pair: Counted
-    others: tuple[Counted, ...]
+    account: str
+    pair: Window
+    others: tuple[Window, ...]
 
 
 class Throttle:
     """Counts every attempt before its password is verified, and takes successful ones back.
 
     Counting afterwards would let parallel guesses exceed the limit together (CVE-2024-4629). A window starts with its
-    first attempt and ends as a whole, so Retry-After is exact.
+    first attempt and ends as a whole, so Retry-After is exact. A client with an IPv6 line has many networks, so that
+    they are counted together, too, with limits that grow. A limit that failures have reached is remembered until its
+    window ends: further attempts then cost the database nothing.
     """
 
-    def __init__(self, attempts: Attempts, limits: Limits) -> None:
+    def __init__(self, attempts: Attempts, limits: Limits, *, clock: Callable[[], float] = boot_clock) -> None:
         self._attempts = attempts
         self._pair = parse(limits.pair)
         self._account = parse(limits.account)
         self._trusted = max(1, self._account.amount // TRUSTED_SHARE)
         self._untrusted = max(1, self._account.amount - self._trusted)
         self._address = parse(limits.address)
+        self._logins = parse(limits.logins)
         self._registrations = parse(limits.registrations)
+        self._clock = clock
+        self._refused_until: OrderedDict[str, float] = OrderedDict()
 
-    async def attempt(self, username: str, network: str, *, usual: bool) -> Attempt:
-        """Count an attempt on an account from a network.
+    async def attempt(self, username: str, networks: tuple[str, ...], *, usual: bool) -> Attempt:
+        """Count an attempt on an account from a network and those that include it.
 
-        A rejected attempt is taken back, since its password is not verified: one address cannot use up an account's
+        A rejected attempt is taken back, since its password is not verified: one network cannot use up an account's
         limit, and parallel right passwords do not lock the account. In a network that is usual for the account only
-        attempts from such networks count: a share of the limit is reserved for them, so that both shares together never
-        exceed it (NIST SP 800-63B-4 section 3.2.2). Raises TooManyAttempts.
+        attempts from such networks count, also if others in that network guess: a share of the limit is reserved for
+        them, so that both shares together never exceed it (NIST SP 800-63B-4 section 3.2.2). Raises TooManyAttempts.
         """
         account = hashlib.sha256(canonical(username).encode()).hexdigest()  # all spellings, in one length
-        counted: list[Counted] = []
+        pairs = self._by_network(f"pair {account}", self._pair, networks)
+        addresses = () if usual else self._by_network("address", self._address, networks)
         amount, kind = (self._trusted, "usual") if usual else (self._untrusted, "account")
-        for limit, most, key in (
-            (self._pair, self._pair.amount, f"pair {account} {network}"),
-            (self._address, self._address.amount, f"address {network}"),
-            (self._account, amount, f"{kind} {account}"),
-        ):
-            number, ends = await self._attempts.count(key, limit.get_expiry())
-            counted.append(Counted(key, ends))
-            if number > most:
-                await self._take_back(*counted)
-                raise _exceeded(ends, limit)
-        return Attempt(counted[0], tuple(counted[1:]))
+        of_account = Limit(f"{kind} {account}", amount, self._account.get_expiry())
+        self._require_not_refused(f"logins {account}")
+        counting = start(self._count([*pairs, *addresses, of_account]))
+        try:
+            pair, *others = await asyncio.shield(counting)
+        except asyncio.CancelledError:  # the client has left; its attempt must not stay counted
+            start(self._undo(counting))
+            raise
+        return Attempt(account, pair, tuple(others))
 
     async def succeeded(self, attempt: Attempt) -> None:
-        """Reset the pair's failures, and take this attempt back."""
-        await self._attempts.reset(attempt.pair.key)
-        await self._take_back(*attempt.others)
+        """Reset the pair's failures, take this attempt back, and count the login.
+
+        Raises TooManyAttempts if the account has too many logins.
+        """
+        limit = Limit(f"logins {attempt.account}", self._logins.amount, self._logins.get_expiry())
+        logins, _, _ = await asyncio.gather(
+            self._attempts.count(limit.key, limit.seconds),
+            self._attempts.reset(attempt.pair.key),
+            self._take_back(*attempt.others),
+        )
+        if logins.attempts > limit.most:
+            raise self._reached(limit, logins)
+
+    async def failed(self, attempt: Attempt) -> None:
+        """Count the attempt as failed."""
+        await asyncio.gather(*map(self._attempts.fail, (attempt.pair, *attempt.others)))
 
     @shielded
     async def withdraw(self, attempt: Attempt) -> None:
         """Take an attempt back whose password was not verified."""
         await self._take_back(attempt.pair, *attempt.others)
 
-    async def registration(self, network: str) -> None:
-        """Count a registration from a network. Raises TooManyAttempts."""
-        limit = self._registrations
-        number, ends = await self._attempts.count(f"registration {network}", limit.get_expiry())
-        if number > limit.amount:
-            raise _exceeded(ends, limit)
+    async def registration(self, networks: tuple[str, ...]) -> None:
+        """Count a registration from a network and those that include it. Raises TooManyAttempts."""
+        limits = [*self._by_network("registration", self._registrations, networks)]
+        await self._count(limits, takes_back=False)
 
-    async def _take_back(self, *counted: Counted) -> None:
-        await asyncio.gather(*(self._attempts.take_back(one.key, one.ends) for one in counted))
+    def _by_network(self, name: str, limit: RateLimitItem, networks: Iterable[str]) -> Iterator[Limit]:
+        for size, network in enumerate(networks):
+            yield Limit(f"{name} {network}", limit.amount * GROWTH**size, limit.get_expiry())
 
+    async def _count(self, limits: list[Limit], *, takes_back: bool = True) -> list[Window]:
+        """Count an attempt for each limit, or for none.
 
-def _exceeded(ends: datetime, limit: RateLimitItem) -> TooManyAttempts:
-    seconds = math.ceil((ends - datetime.now(UTC)).total_seconds())
-    return TooManyAttempts(min(limit.get_expiry(), max(1, seconds)))
+        If successful attempts are taken back, those in progress may leave room in a moment. Raises TooManyAttempts.
+        """
+        self._require_not_refused(*(limit.key for limit in limits))
+        windows = await asyncio.gather(*(self._attempts.count(limit.key, limit.seconds) for limit in limits))
+        exceeded = [
+            (limit, window) for limit, window in zip(limits, windows, strict=True) if window.attempts > limit.most
+        ]
+        if exceeded:
+            await self._take_back(*windows)
+            refusals = [
+                TooManyAttempts(IN_PROGRESS_SECONDS)
+                if takes_back and window.failed < limit.most
+                else self._reached(limit, window)
+                for limit, window in exceeded
+            ]
+            raise max(refusals, key=lambda refusal: refusal.seconds)
+        return windows
+
+    async def _undo(self, counting: "asyncio.Task[list[Window]]") -> None:
+        with suppress(TooManyAttempts):  # then they were taken back
+            await self._take_back(*await counting)
+
+    async def _take_back(self, *windows: Window) -> None:
+        await asyncio.gather(*map(self._attempts.take_back, windows))
+
+    def _reached(self, limit: Limit, window: Window) -> TooManyAttempts:
+        """Remember that a limit is reached until its window ends, and return the refusal."""
+        self._refused_until[limit.key] = self._clock() + window.left
+        if len(self._refused_until) > REFUSALS_REMEMBERED:
+            self._refused_until.popitem(last=False)
+        return TooManyAttempts(max(1, math.ceil(window.left)))
+
+    def _require_not_refused(self, *keys: str) -> None:
+        """Answer from memory where a limit was reached. Raises TooManyAttempts."""
+        for key in keys:
+            left = self._refused_until.get(key, 0) - self._clock()
+            if left > 0:
+                raise TooManyAttempts(math.ceil(left))
+            self._refused_until.pop(key, None)

@@ -98,7 +98,7 @@ class Requester:
         if self._tokens is None:
             user = self._served.wait(self._ctx.users.by_id(self.user.id))
             assert user
-            self._tokens = self._served.wait(self._ctx.logins.open(user, Client("127.0.0.1", "127.0.0.1", "test")))
+            self._tokens = self._served.wait(self._ctx.logins.open(user, Client("127.0.0.1", ("127.0.0.1",), "test")))
         return self._tokens
 
     @property
@@ -191,7 +191,8 @@ def description(served: Served) -> BaseSchema:
 @pytest.fixture(scope="module")
 def password_hash(served: Served) -> str:
     """Hash the password once for all users."""
-    return served.wait(served.service.app.ctx.passwords.hash(PASSWORD))
+    password_hash: str = served.wait(served.service.app.ctx.passwords.hash(PASSWORD))
+    return password_hash
 
 
 @pytest.fixture(scope="module", params=[None, Access.USER, Access.ADMIN], ids=["anonymous", "user", "admin"])

@@ -1,0 +1,177 @@
+"""Turns at the hashing threads, shared fairly between client networks (denial of service by password hashing)."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from app.security.throttle import IN_PROGRESS_SECONDS, TooManyAttempts
+
+KEPT = 8  # places for users at networks that are usual for them, besides the queue
+OUTER_SHARE = 2  # a network that includes others has the places of so many
+TURNS_REMEMBERED = 64  # a network that had none of the latest turns waits as if it never had one
+
+
+class HashingBusy(Exception):
+    """Too many passwords wait for a hashing thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who wants a password hashed: the client's networks, from the inner to the outer, and whether they are usual.
+
+    Without networks the caller is no client, or all clients look like one; then turns are first come, first served.
+    """
+
+    networks: tuple[str, ...] = ()
+    usual: bool = False
+
+
+class Turns:
+    """Grants `threads` turns at a time, first to the network whose latest turn is longest ago.
+
+    A network has `places` callers, waiting or at work; the network that includes it has twice as many. When `queue`
+    callers wait, a network with fewer callers takes the place of the last caller of the network with the most. A user
+    at a usual network has a place besides, at most one for each network; such callers and all others take turns.
+    """
+
+    def __init__(self, *, threads: int, queue: int, places: int) -> None:
+        self._free = threads
+        self._queue = queue
+        self._places = places
+        self._waiting: list[Place] = []
+        self._held: Counter[str] = Counter()  # places by network
+        self._kept: set[str] = set()  # the usual networks that have a place besides
+        self._latest: dict[str, int] = {}  # the number of a network's latest turn, oldest first
+        self._turn = 0
+        self._usual_first = True
+
+    @property
+    def waiting(self) -> int:
+        """The number of callers that wait."""
+        return len(self._waiting)
+
+    def place(self, caller: Caller) -> "Place":
+        """Take a place, to be left by the end of its context or of its work. Raises TooManyAttempts."""
+        if caller.usual and len(self._kept) < KEPT and not self._kept & set(caller.networks[:1]):
+            self._kept.update(caller.networks[:1])
+            return Place(self, caller)
+        shares = dict(zip(caller.networks[-1:] + caller.networks[:1], (OUTER_SHARE, 1), strict=False))
+        if any(self._held[network] >= share * self._places for network, share in shares.items()):
+            raise TooManyAttempts(IN_PROGRESS_SECONDS)
+        self._held.update(shares.keys())
+        return Place(self, replace(caller, usual=False))
+
+    def enter(self, place: "Place") -> None:
+        """Let a place wait for its turn. Raises HashingBusy."""
+        if not place.caller.usual and len(self._others()) >= self._queue and not self._free:
+            self._make_room(place.caller.networks[-1:])
+        self._waiting.append(place)
+        self._grant()
+
+    def leave(self, place: "Place") -> None:
+        """Leave a place, which ends its turn."""
+        if place in self._waiting:
+            self._waiting.remove(place)
+        networks = place.caller.networks
+        if place.caller.usual:
+            self._kept.difference_update(networks[:1])
+        else:
+            self._held.subtract({networks[0], networks[-1]} if networks else ())
+            self._held = +self._held  # without zeros
+        if place.at_work:
+            self._free += 1
+        self._grant()
+
+    def _make_room(self, network: tuple[str, ...]) -> None:
+        """Refuse the last caller of the network with the most, if that has more than this one. Raises HashingBusy."""
+        others = self._others()
+        callers = Counter(one.caller.networks[-1:] for one in others)
+        most = max(callers, key=lambda one: callers[one], default=())
+        if not (network and most) or callers[most] < callers[network] + 2:
+            raise HashingBusy
+        last = next(one for one in reversed(others) if one.caller.networks[-1:] == most)
+        self._waiting.remove(last)
+        last.refuse(HashingBusy())
+
+    def _others(self) -> "list[Place]":
+        return [one for one in self._waiting if not one.caller.usual]
+
+    def _grant(self) -> None:
+        while self._free and self._waiting:
+            place = self._next()
+            self._waiting.remove(place)
+            if place.start():
+                self._free -= 1
+                self._remember(place.caller.networks)
+
+    def _next(self) -> "Place":
+        usual, others = [one for one in self._waiting if one.caller.usual], self._others()
+        lane = usual or others
+        if usual and others:
+            lane = usual if self._usual_first else others
+            self._usual_first = not self._usual_first
+        return min(lane, key=self._latest_turns)  # of equals the first
+
+    def _latest_turns(self, place: "Place") -> tuple[int, int]:
+        long_ago = self._turn - TURNS_REMEMBERED
+        networks = place.caller.networks or ("",)
+        return self._latest.get(networks[-1], long_ago), self._latest.get(networks[0], long_ago)
+
+    def _remember(self, networks: tuple[str, ...]) -> None:
+        self._turn += 1
+        for network in {*networks[:1], *networks[-1:]}:
+            self._latest.pop(network, None)
+            self._latest[network] = self._turn
+        while self._latest and (oldest := next(iter(self._latest.items())))[1] <= self._turn - TURNS_REMEMBERED:
+            del self._latest[oldest[0]]
+
+
+class Place:
+    """A caller's place: without a turn, waiting for one, or at work."""
+
+    def __init__(self, turns: Turns, caller: Caller) -> None:
+        self.caller = caller
+        self.at_work = False
+        self._turns = turns
+        self._turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._left = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if not self.at_work:
+            self.leave()
+
+    async def turn(self) -> None:
+        """Wait for a turn; from then on the work must leave the place.
+
+        A caller that is cancelled leaves it at once. Raises HashingBusy.
+        """
+        self._turns.enter(self)
+        try:
+            await self._turn
+        except BaseException:
+            self.leave()
+            raise
+
+    def start(self) -> bool:
+        """Begin the turn and return whether the caller still waits."""
+        if self._turn.done():
+            return False
+        self.at_work = True
+        self._turn.set_result(None)
+        return True
+
+    def refuse(self, error: Exception) -> None:
+        """End the wait with an error."""
+        if not self._turn.done():
+            self._turn.set_exception(error)
+
+    def leave(self) -> None:
+        """Leave the place, once."""
+        if not self._left:
+            self._left = True
+            self._turns.leave(self)
