@@ -68,6 +68,17 @@ revocations_proven_at = Gauge(
     "When the worker that is furthest behind began its last proven look at the ended sessions, in seconds since boot.",
     multiprocess_mode="livemin",
 )
+connections_open = Gauge("connections_open", "Open connections of clients.", multiprocess_mode="livesum")
+connections_left = Gauge(
+    "connections_left",
+    "Connections that the worker with the most open ones can still keep open.",
+    multiprocess_mode="livemin",
+)
+connections_exhausted = Counter(
+    "connections_exhausted", "What workers without room for another connection did.", ["event"]
+)
+for event in ("closed", "limited", "refused", "no_file"):
+    connections_exhausted.labels(event)
 
 
 class Requests:

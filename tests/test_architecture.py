@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "views",
     },
     "commands": {"context", "database", "models", "schemas", "security"},
-    "context": {"background", "config", "database", "http", "metrics", "models", "security"},
+    "context": {"background", "config", "database", "http", "metrics", "models", "security", "server"},
     "refusals": {"database", "http", "models", "security"},
     "views": {"context", "http", "metrics", "models", "openapi", "schemas", "security"},
     "schemas": {"http", "models"},

@@ -28,7 +28,7 @@ from sanic.worker.process import WorkerProcess
 
 from app import metrics
 from app.server import orphans
-from app.server.slow_requests import Protocol
+from app.server.connections import Protocol
 
 RELOADER = "Sanic-Reloader-0"  # the name of the process that watches for changed files
 SAME_SIGNAL_SECONDS = 0.5
