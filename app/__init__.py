@@ -17,7 +17,7 @@ from app.openapi import page
 from app.openapi.document import document
 from app.refusals import refusal
 from app.security import sanic_jwt_adapter
-from app.server import supervisor
+from app.server import descriptors, supervisor
 from app.server.routing import Router
 from app.views import auth, hello, operations, users
 from config import Config, ConfigurationError, load
@@ -84,7 +84,7 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
 
 
 def _check(config: Config) -> None:
-    """Ask the database once, before workers start, whether it can ever serve.
+    """Check before workers start whether the database and the limit of open files can ever serve.
 
     Exits with a message if not.
     """
@@ -96,6 +96,7 @@ def _check(config: Config) -> None:
     )
     if reason:
         raise SystemExit(str(ConfigurationError([f"MONGO_URI: {reason}"])))
+    descriptors.prepare(config.CONNECTIONS_PER_WORKER)
 
 
 def _refuse_asgi(app: App) -> None:

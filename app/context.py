@@ -34,6 +34,8 @@ from app.security.passwords import Passwords
 from app.security.refresh_tokens import RefreshTokens
 from app.security.revocations import Revocations
 from app.security.throttle import Limits, Throttle
+from app.server.connections import Connections
+from app.server.descriptors import capacity
 from config import Config
 from config.product import NAME, SLUG
 
@@ -61,6 +63,7 @@ class Context:
     draining = False  # the worker is stopping, and serves until the load balancer has noticed
 
     def __init__(self) -> None:
+        self.connections = Connections()
         self._background: list[asyncio.Task[None]] = []
 
     async def open(self, config: Config) -> None:
@@ -70,6 +73,7 @@ class Context:
         """
         self._open_stores(config)
         self._open_services(config)
+        self.connections = Connections(capacity(config.CONNECTIONS_PER_WORKER))
         await self.passwords.prepare()
         await self._measure()
         await _attempt(self.database.prepare, self._follow)
@@ -193,6 +197,7 @@ class Context:
         metrics.hashing_waiting.set(self.passwords.turns.waiting)
         metrics.revocations_known.set(len(self.revocations))
         metrics.revocations_proven_at.set(self.revocations.proven_at)
+        self.connections.measure()
 
 
 App: TypeAlias = Sanic[SanicConfig, Context]

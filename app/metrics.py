@@ -1,15 +1,7 @@
-"""Metrics for Prometheus. Each worker writes to files that all workers share, so that any of them can return the sum.
+"""Metrics for Prometheus. All workers write to shared files, so that any of them can return the sum."""
 
-The environment variable that names the folder must be set before prometheus_client is imported, so the process that
-starts the workers calls `share`.
-"""
-
-import atexit
 import math
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,12 +15,14 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 from sanic import Request
+from sanic.log import error_logger
 
+from app import metrics_files
 from app.clocks import boot_clock
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+SHARED = metrics_files.join()
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}  # clients invent others, counted as "other"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -72,6 +66,17 @@ revocations_proven_at = Gauge(
     "When the worker that is furthest behind began its last proven look at the ended sessions, in seconds since boot.",
     multiprocess_mode="livemin",
 )
+connections_open = Gauge("connections_open", "Open connections of clients.", multiprocess_mode="livesum")
+connections_left = Gauge(
+    "connections_left",
+    "Connections that the worker with the most open ones can still keep open.",
+    multiprocess_mode="livemin",
+)
+connections_exhausted = Counter(
+    "connections_exhausted", "What workers without room for another connection did.", ["event"]
+)
+for event in ("closed", "limited", "refused", "no_file"):
+    connections_exhausted.labels(event)
 
 
 class Requests:
@@ -84,39 +89,29 @@ class Requests:
             ["method", "route", "status"],
             buckets=SECONDS,
         )
-        self._of: dict[tuple[str, str | None, int], Histogram] = {}  # labels are looked up once
+        self._of: dict[tuple[str, str | None, int], Histogram | None] = {}  # labels are looked up once
 
     def count(self, request: Request[Any, Any], status: int, seconds: float) -> None:
         """Count a request and its response."""
         method = request.method if request.method in METHODS else "other"
         route = request.route.path if request.route else None
         known = self._of.get((method, route, status))
-        if known is None:
-            path = "none" if route is None else re.sub(r"<(\w+)[^>]*>", r"<\1>", f"/{route}")
-            known = self._of[method, route, status] = self._seconds.labels(method, path, status)
-        known.observe(seconds)
+        if known is None and (method, route, status) not in self._of:
+            known = self._of[method, route, status] = self._labelled(method, route, status)
+        if known is not None:
+            known.observe(seconds)
+
+    def _labelled(self, method: str, route: str | None, status: int) -> Histogram | None:
+        """Return the histogram for these labels, or None if the disk has no space for it."""
+        path = "none" if route is None else re.sub(r"<(\w+)[^>]*>", r"<\1>", f"/{route}")
+        try:
+            return self._seconds.labels(method, path, status)
+        except OSError as error:
+            error_logger.error("%s %s with status %s is not counted: %s", method, path, status, error.strerror)
+            return None
 
 
 requests = Requests()
-
-
-def share() -> None:
-    """Make the folder for this process's workers.
-
-    It is removed when the process ends, unless it is killed.
-    """
-    os.environ[FOLDER] = tempfile.mkdtemp(prefix="metrics-")
-    atexit.register(clean_up)
-
-
-def clean_up() -> None:
-    """Remove the folder."""
-    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
-
-
-def worker_died(pid: int) -> None:
-    """Remove the gauges of a dead worker; its counters stay."""
-    mark_process_dead(pid)
 
 
 class RevocationsAge:
@@ -138,7 +133,7 @@ class RevocationsAge:
 def text() -> bytes:
     """Return all metrics in Prometheus's format. Reads files."""
     registry = REGISTRY
-    if FOLDER in os.environ:
+    if SHARED:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
     computed = CollectorRegistry(auto_describe=False)

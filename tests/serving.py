@@ -28,11 +28,21 @@ def environment(mongo_uri: str) -> dict[str, str]:
 
 @contextmanager
 def started(
-    mongo_uri: str, *options: str, port: int = 0, variables: Mapping[str, str] | None = None
+    mongo_uri: str,
+    *options: str,
+    port: int = 0,
+    variables: Mapping[str, str] | None = None,
+    open_files: tuple[int, int] | None = None,
 ) -> Iterator[tuple[Command, int]]:
-    """Start two workers, unless the options say otherwise; yield the command and its port without waiting."""
+    """Start two workers, unless the options say otherwise; yield the command and its port without waiting.
+
+    `open_files` are the soft and the hard limit.
+    """
     port = port or free_port()
     command = [SANIC, "app", f"--port={port}", *(options or [f"--workers={WORKERS}"])]
+    if open_files:
+        soft, hard = open_files
+        command = ["sh", "-c", f'ulimit -S -n {soft} && ulimit -H -n {hard} && exec "$@"', "sh", *command]
     with running(command, cwd=CHECKOUT, env={**environment(mongo_uri), **(variables or {})}) as server:
         yield server, port
 

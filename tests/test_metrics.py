@@ -76,7 +76,8 @@ def test_alerts_and_dashboard_query_existing_metrics(service: Service, file: str
     """They also use only existing security events."""
     text = (CHECKOUT / "deploy" / "monitoring" / file).read_text()
     families = [family.name for family in text_string_to_metric_families(service("GET", "/metrics").text)]
-    used = re.findall(r"\b((?:http_request|security_events|mongo_commands|password_hashing|revocations)_\w+)", text)
+    prefixes = "http_request|security_events|mongo_commands|password_hashing|revocations|connections"
+    used = re.findall(rf"\b((?:{prefixes})_\w+)", text)
     assert len(set(used)) >= 5
     assert not [name for name in used if not name.startswith(tuple(families))]
     assert set(re.findall(r'event=\\?"(\w+)', text)) <= set(EVENTS)

@@ -57,6 +57,7 @@ class Code(StrEnum):
     INVALID_FIELDS = "invalid_fields", 422, "Some fields are not valid."
     TOO_MANY_ATTEMPTS = "too_many_attempts", 429, "Too many attempts. Please try again later."
     INTERNAL_ERROR = "internal_error", 500, "An unexpected error occurred. It was logged with the request id."
+    CONNECTIONS_EXHAUSTED = "connections_exhausted", 503, "The worker has no connection left. Please try again."
     HASHING_BUSY = "hashing_busy", 503, "Too many passwords are being verified. Please try again."
     REVOCATIONS_STALE = "revocations_stale", 503, "The session status is temporarily unavailable. Please try again."
     STOPPING = "stopping", 503, "The service is stopping."

@@ -103,17 +103,22 @@ def invalid_fields(*errors: FieldError) -> Problem:
     return Problem(Code.INVALID_FIELDS, errors=list(errors))
 
 
-def problem_response(request: Request, problem: Problem) -> HTTPResponse:
-    """Make the response of a refusal."""
+def problem_body(problem: Problem, request_id: str) -> bytes:
+    """Return the body of a refusal's response."""
     details = ProblemDetails(
         title=HTTPStatus(problem.code.status).phrase,
         status=problem.code.status,
         detail=problem.detail,
         code=problem.code,
-        request_id=request_id(request),
+        request_id=request_id,
         errors=problem.errors,
     )
-    body = details.model_dump_json(exclude_none=True).encode()
+    return details.model_dump_json(exclude_none=True).encode()
+
+
+def problem_response(request: Request, problem: Problem) -> HTTPResponse:
+    """Make the response of a refusal."""
+    body = problem_body(problem, request_id(request))
     return respond(body, problem.code.status, content_type=CONTENT_TYPE, headers=problem.headers)
 
 

@@ -11,7 +11,10 @@ from app.http.problems import CONTENT_TYPE, FRAMEWORK, FieldError, ProblemDetail
 Document = dict[str, Any]
 
 # Every operation can answer with these: the server refuses before a handler is called, or in its place.
-SHARED = tuple(code for code in FRAMEWORK.values() if code not in (Code.UNAUTHORIZED, Code.FORBIDDEN))
+SHARED = (
+    *(code for code in FRAMEWORK.values() if code not in (Code.UNAUTHORIZED, Code.FORBIDDEN)),
+    Code.CONNECTIONS_EXHAUSTED,
+)
 HEADERS: dict[str, Document] = {
     "x-request-id": {
         "description": "The request's own X-Request-ID if it is well-formed, else a new id. The log has it.",

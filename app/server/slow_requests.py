@@ -23,21 +23,30 @@ class Protocol(HttpProtocol):
     """
 
     HTTP_CLASS = Exchange
-    __slots__ = ("_arriving", "_since")
+    __slots__ = ("_arriving", "_since", "arrival_seconds")
 
     def check_timeouts(self) -> None:
         """End a request that takes too long to arrive; check all other timeouts."""
         if self._task and self._late():
-            self._http.exception = RequestTimeout("Request Timeout")
-            self._task.cancel()
+            self.time_out()
         else:
             super().check_timeouts()
+
+    def time_out(self) -> None:
+        """End the request that is arriving with 408."""
+        self._http.exception = RequestTimeout("Request Timeout")
+        if self._task:
+            self._task.cancel()
+
+    def arriving(self) -> bool:
+        """Return whether the beginning of a request has arrived, but not its end."""
+        return self._number() is not None
 
     def _late(self) -> bool:
         arriving = self._number()
         if arriving != getattr(self, "_arriving", 0):
             self._arriving, self._since = arriving, monotonic()
-        limit: float = self.app.config.REQUEST_ARRIVAL_SECONDS
+        limit: float = getattr(self, "arrival_seconds", self.app.config.REQUEST_ARRIVAL_SECONDS)
         return monotonic() - self._since > (math.inf if arriving is None else limit)
 
     def _number(self) -> int | None:

@@ -26,9 +26,9 @@ from sanic.worker.constants import ProcessState
 from sanic.worker.manager import MonitorCycle, WorkerManager
 from sanic.worker.process import WorkerProcess
 
-from app import metrics
+from app import metrics_files
 from app.server import orphans
-from app.server.slow_requests import Protocol
+from app.server.connections import Protocol
 
 RELOADER = "Sanic-Reloader-0"  # the name of the process that watches for changed files
 SAME_SIGNAL_SECONDS = 0.5
@@ -74,6 +74,10 @@ def supervise(app: Sanic[Any, Any], *, drain_seconds: float, arrival_seconds: fl
     async def started(_: Sanic[Any, Any]) -> None:
         asyncio.get_running_loop().slow_callback_duration = slow_seconds
 
+    @app.after_server_stop
+    async def stopped(_: Sanic[Any, Any]) -> None:
+        metrics_files.leave()
+
     @app.before_server_stop
     async def drain(app: Sanic[Any, Any]) -> None:
         app.ctx.draining = True
@@ -98,7 +102,7 @@ def hold_states(app: Sanic[Any, Any], check: Callable[[], None]) -> SyncManager:
     if not settings["sock"] and not settings["unix"]:
         check_free(settings["host"], settings["port"])
     check()
-    metrics.share()
+    metrics_files.create(app.state.workers)
     states = SyncManager(ctx=multiprocessing.get_context())
     # By path, because importing this package costs half a second and 50 MB, for two system calls.
     states.start(run_path, (orphans.__file__, None, "__main__"))
@@ -178,7 +182,7 @@ class Manager(WorkerManager):
         for process in self.processes:
             if process.is_alive():  # or its process id may have been reused
                 self._kill(process)
-        metrics.clean_up()
+        metrics_files.remove()
         os._exit(1)
 
     def _kill(self, process: WorkerProcess) -> None:
@@ -219,5 +223,5 @@ class Manager(WorkerManager):
             "%s [%s] ended with exit code %s and is replaced", process.name, process.pid, process.exitcode
         )
         self.worker_state.setdefault(process.name, {"server": True})  # a worker that ends by itself removes it
-        metrics.worker_died(process.pid)
+        metrics_files.empty_dead_gauges()
         process.restart()

@@ -29,12 +29,14 @@ class Live(HTTPMethodView, attach=blueprint, uri="/health/live"):
 class Ready(HTTPMethodView, attach=blueprint, uri="/health/ready"):
     """Readiness."""
 
-    @describe(responses={200: Health}, refuses=(Code.STOPPING, Code.REVOCATIONS_STALE))
+    @describe(responses={200: Health}, refuses=(Code.STOPPING, Code.CONNECTIONS_EXHAUSTED, Code.REVOCATIONS_STALE))
     async def get(self, request: Request) -> HTTPResponse:
-        """Check that the service can serve: database reachable, revocations fresh."""
+        """Check that the service can serve: connections left, database reachable, revocations fresh."""
         ctx = request.app.ctx
         if ctx.draining:
             raise Problem(Code.STOPPING)
+        if ctx.connections.exhausted():
+            raise Problem(Code.CONNECTIONS_EXHAUSTED)
         await ctx.database.ping()
         await ctx.database.prepare()
         if ctx.revocations.stale():

@@ -6,6 +6,7 @@ import secrets
 import signal
 import ssl
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -300,6 +301,27 @@ class Load:
             f"hello {max(hello):.3f} s (median {statistics.median(hello):.3f}); "
             f"{len(self.accounts)} registered, {sum(len(one.logged_out) for one in self.accounts)} sessions ended"
         )
+
+
+@contextmanager
+def small_disk(folder: Path, *, megabytes: int) -> Iterator[Path]:
+    """Mount a small file system in memory; skip the test if mounting is not allowed."""
+    folder.mkdir(exist_ok=True)
+    if subprocess.call(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder]):  # noqa: S607
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield folder
+    finally:
+        subprocess.check_call(["umount", folder])  # noqa: S607
+
+
+def fill(disk: Path) -> Path:
+    """Fill the disk and return the file that fills it."""
+    ballast = disk / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(65536))
+    return ballast
 
 
 def thread_count(process: Process) -> int:

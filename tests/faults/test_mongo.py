@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -21,8 +21,10 @@ from tests.faults.conftest import (
     Footprint,
     Load,
     Server,
+    fill,
     running_mongo,
     serving,
+    small_disk,
 )
 from tests.faults.test_processes import starting
 from tests.processes import until
@@ -220,7 +222,7 @@ def test_rejected_database_credentials_stop_the_start_with_one_line(tmp_path: Pa
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])
 def test_a_data_folder_that_is_not_writable_is_reported_in_one_line(tmp_path: Path, fault: str) -> None:
-    with small_disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk", megabytes=DISK_MEGABYTES) as disk:
         if fault == "full":
             fill(disk)
         else:
@@ -235,7 +237,7 @@ def test_a_data_folder_that_is_not_writable_is_reported_in_one_line(tmp_path: Pa
 def test_a_full_disk_is_503_and_loses_no_acknowledged_write(tmp_path: Path, note: Note) -> None:
     """MongoDB ends if it cannot write. After space is freed and it is restarted, it has all acknowledged writes."""
     with (
-        small_disk(tmp_path / "disk") as disk,
+        small_disk(tmp_path / "disk", megabytes=DISK_MEGABYTES) as disk,
         running_mongo(disk / "mongodb") as mongo,
         serving(mongo.uri) as server,
         Load(server) as load,
@@ -283,27 +285,6 @@ def failing(mongo: LocalMongo, fault: Document) -> Iterator[None]:
         client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=fault)
         yield
         client.admin.command("configureFailPoint", "failCommand", mode="off")
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """Mount a small file system in memory; skip the test if mounting is not allowed."""
-    folder.mkdir()
-    if subprocess.call(["mount", "-t", "tmpfs", "-o", f"size={DISK_MEGABYTES}m", "tmpfs", folder]):  # noqa: S607
-        pytest.skip("mounting is not allowed here")
-    try:
-        yield folder
-    finally:
-        subprocess.check_call(["umount", folder])  # noqa: S607
-
-
-def fill(disk: Path) -> Path:
-    """Fill the disk and return the file that fills it."""
-    ballast = disk / "ballast"
-    with suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(65536))
-    return ballast
 
 
 def code_of(response: httpx.Response) -> str | None:

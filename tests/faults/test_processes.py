@@ -9,13 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from itertools import product
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.conftest import PASSWORD
-from tests.faults.conftest import READY_LINE, Server
+from tests.faults.conftest import READY_LINE, Server, fill, small_disk
 from tests.processes import TIMEOUT_SECONDS, running, until
 from tests.serving import CHECKOUT, SANIC, environment, started
 from tests.test_workers import Connection
@@ -26,6 +27,12 @@ LONG_DRAIN_SECONDS = 22
 LOAD_CLIENTS = 40
 NO_LIMITS = {f"LOGIN_FAILURES_PER_{what}": "1000000/hour" for what in ("PAIR", "ACCOUNT", "ADDRESS")}
 REPLACEMENT_LINE = re.compile(r"ended with exit code -9 and is replaced")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "BREW")
+PATHS = (
+    *("/tests/hello", "/tests/secret", "/nowhere", "/docs", "/docs/errors", "/docs/openapi.json", "/health/live"),
+    *("/auth", "/auth/refresh", "/auth/verify", "/auth/me", "/auth/sessions", "/auth/logout", "/auth/logout-all"),
+    *("/users", "/users/registration", "/users/me/password", "/users/me/delete", f"/users/{24 * '0'}"),
+)
 
 Note = Callable[[str], None]
 
@@ -251,6 +258,75 @@ def test_a_worker_that_hangs_is_killed_after_the_graceful_shutdown_timeout(mongo
         server.command.send(signal.SIGTERM)
         assert server.command.wait() == 1
         assert_ended(server)
+
+
+def metrics_of(server: Server) -> dict[str, float]:
+    """Return all metrics, by name and labels."""
+    lines = [line for line in server.get("/metrics").text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def counters(values: dict[str, float]) -> dict[str, float]:
+    """Return those that must not decrease."""
+    return {name: value for name, value in values.items() if re.match(r"\w+_(total|count|sum|bucket)\b", name)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Set an empty folder for the temporary files of services."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+def test_metrics_stay_right_while_workers_are_killed(mongo_uri: str, folder: Path) -> None:
+    """No counter decreases, gauges are those of living workers, and the number of files does not grow."""
+    hello = 'http_request_duration_seconds_count{method="GET",route="/tests/hello",status="200"}'
+    with serving(mongo_uri) as server:
+        (shared,) = folder.glob("metrics-*")
+        files = {path.name for path in shared.iterdir()}
+        before = metrics_of(server)
+        for kills in range(1, 5):
+            kill(ready_workers(server)[-1])
+            while len(ready_workers(server)) < 2 + kills:
+                now = metrics_of(server)
+                assert not {name for name, value in counters(before).items() if now[name] < value}
+                before = now
+            assert server.get("/tests/hello").status_code == 200
+            assert metrics_of(server)[hello] == before.get(hello, 0) + 1
+            assert {path.name for path in shared.iterdir()} == files
+        until(lambda: metrics_of(server)["revocations_age_seconds"] < 3, "every worker has read the revocations")
+        assert metrics_of(server)["connections_open"] < 10
+
+
+def test_the_next_start_removes_what_a_killed_main_process_has_left(mongo_uri: str, folder: Path) -> None:
+    """But not what belongs to a running service."""
+    with serving(mongo_uri):
+        (running,) = folder.glob("metrics-*")
+        with serving(mongo_uri) as server:
+            (left,) = set(folder.glob("metrics-*")) - {running}
+            server.command.send(signal.SIGKILL)
+            assert_ended(server)
+        assert left.exists()
+        with serving(mongo_uri):
+            assert running.exists()
+            assert not left.exists()
+
+
+def test_a_full_temporary_folder_does_not_stop_the_service(mongo_uri: str, folder: Path) -> None:
+    """A write to a mapped file without space would kill a worker (SIGBUS), and a replacement could not start."""
+    with small_disk(folder, megabytes=8) as disk, serving(mongo_uri) as server:
+        fill(disk)
+        with server.each_worker() as workers:
+            for worker, path, method in product(workers, PATHS, METHODS):
+                worker(method, path)  # each combination of method, route and status takes 3 kB
+        kill(ready_workers(server)[0])
+        until(lambda: len(ready_workers(server)) == 3, "a replacement worker")
+        server.command.wait_for(f"{server.url}/health/ready")
+        assert metrics_of(server)['security_events_total{event="logged_in"}'] == 0
+        assert "exit code -7" not in server.command.output, "SIGBUS"
+        assert len(REPLACEMENT_LINE.findall(server.command.output)) == 1
 
 
 @pytest.mark.quick
