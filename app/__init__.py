@@ -1,11 +1,13 @@
 """The service: where its parts meet."""
 
+import multiprocessing
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sanic import Sanic
 from sanic.config import DEFAULT_CONFIG
 from sanic.config import Config as SanicConfig
+from sanic.log import logger
 
 from app import commands, logs
 from app.context import App, Context, signing_keys
@@ -33,10 +35,8 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
     Exits with a message if the settings do not allow a start: for an exception Sanic would show a traceback, and exit
     with the code of success.
     """
-    try:
-        config = config or load(debug=any(getattr(args, flag, False) for flag in ("debug", "dev")))
-    except ConfigurationError as error:
-        raise SystemExit(str(error)) from None
+    passed_over: list[str] = []
+    config = config or _load(args, passed_over)
     app: App = Sanic(
         name,
         config=_sanic_config(config),
@@ -44,8 +44,11 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         error_handler=ProblemHandler(refusal),
         log_config=logs.configuration(config.LOG_FORMAT),
     )
-    if getattr(args, "single", False):
-        _check(config)  # otherwise the main process checks, which a single process lacks
+    if multiprocessing.parent_process() is None:
+        for warning in passed_over:
+            logger.warning(warning)
+    if getattr(args, "single", False):  # otherwise the main process checks, which a single process lacks
+        _check(config)
     supervisor.supervise(
         app,
         drain_seconds=config.DRAIN_SECONDS,
@@ -53,10 +56,12 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         check=lambda: _check(config),
     )
     cors.enable(app, cors_origins=config.CORS_ORIGINS)
-    page.serve(app, document)
+    if config.DOCS:
+        page.serve(app, document)
     sanic_jwt_adapter.initialize(app, signing_keys(config)[0])
     for view in VIEWS:
         app.blueprint(view.blueprint)
+    app.config.update(METRICS=config.METRICS, METRICS_TOKEN=config.METRICS_TOKEN)  # for views/operations
 
     @app.before_server_start
     async def start(app: App) -> None:
@@ -77,6 +82,18 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
 
     commands.register(app, services)
     return app
+
+
+def _load(args: object, passed_over: list[str]) -> Config:
+    """Load the settings, and append what they pass over.
+
+    Exits with a message if they do not allow a start.
+    """
+    try:
+        config = load(debug=any(getattr(args, flag, False) for flag in ("debug", "dev")), warn=passed_over.append)
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None
+    return config
 
 
 def _check(config: Config) -> None:
