@@ -19,9 +19,10 @@ from app.openapi import page
 from app.openapi.document import document
 from app.refusals import refusal
 from app.security import sanic_jwt_adapter
-from app.server import supervisor
+from app.server import startup, supervisor
 from app.views import auth, hello, operations, users
 from config import Config, ConfigurationError, load
+from config.environments import ProductionConfig
 from config.product import NAME
 
 VIEWS = (hello, auth, users, operations)
@@ -48,6 +49,7 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         for warning in passed_over:
             logger.warning(warning)
     if getattr(args, "single", False):  # otherwise the main process checks, which a single process lacks
+        startup.check_single_process(args)
         _check(config)
     supervisor.supervise(
         app,
@@ -87,12 +89,16 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
 def _load(args: object, passed_over: list[str]) -> Config:
     """Load the settings, and append what they pass over.
 
-    Exits with a message if they do not allow a start.
+    Exits with a message if they, or the options of the command line, do not allow a start.
     """
     try:
         config = load(debug=any(getattr(args, flag, False) for flag in ("debug", "dev")), warn=passed_over.append)
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None
+    if reason := startup.option_error(args):
+        raise SystemExit(reason)
+    if isinstance(config, ProductionConfig) and config.THROTTLE_STORAGE == "memory" and startup.workers_of(args) > 1:
+        raise SystemExit(str(ConfigurationError(["THROTTLE_STORAGE: memory is only for one worker: each would count"])))
     return config
 
 

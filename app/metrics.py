@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import (
@@ -50,6 +51,15 @@ EVENTS = (
     "registered",
 )
 
+
+def check_folder() -> None:
+    """Exit with the reason if a folder that was set outside cannot be used; the first metric would raise OSError."""
+    folder = os.environ.get(FOLDER)
+    if folder is not None and not (Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise SystemExit(f"{FOLDER}: names no folder that can be written; unset it, the service makes its own")
+
+
+check_folder()
 events = Counter("security_events", "Security events, such as logged_in and login_failed.", ["event"])
 for event in EVENTS:
     events.labels(event)
