@@ -1,11 +1,13 @@
 """The service: where its parts meet."""
 
+import multiprocessing
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sanic import Sanic
 from sanic.config import DEFAULT_CONFIG
 from sanic.config import Config as SanicConfig
+from sanic.log import logger
 
 from app import commands, logs
 from app.context import App, Context, signing_keys
@@ -17,10 +19,11 @@ from app.openapi import page
 from app.openapi.document import document
 from app.refusals import refusal
 from app.security import sanic_jwt_adapter
-from app.server import descriptors, supervisor
+from app.server import descriptors, startup, supervisor
 from app.server.routing import Router
 from app.views import auth, hello, operations, users
 from config import Config, ConfigurationError, load
+from config.environments import ProductionConfig
 from config.product import NAME
 
 VIEWS = (hello, auth, users, operations)
@@ -34,10 +37,8 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
     Exits with a message if the settings do not allow a start: for an exception Sanic would show a traceback, and exit
     with the code of success.
     """
-    try:
-        config = config or load(debug=any(getattr(args, flag, False) for flag in ("debug", "dev")))
-    except ConfigurationError as error:
-        raise SystemExit(str(error)) from None
+    passed_over: list[str] = []
+    config = config or _load(args, passed_over)
     if args is not None:  # a process of the service or a command; others keep their own forms
         logs.take_over(config.LOG_FORMAT)
     app: App = Sanic(
@@ -48,8 +49,12 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         error_handler=ProblemHandler(refusal),
         log_config=logs.configuration(config.LOG_FORMAT, config.AUDIT_FILE),
     )
-    if getattr(args, "single", False):
-        _check(config)  # otherwise the main process checks, which a single process lacks
+    if multiprocessing.parent_process() is None:
+        for warning in passed_over:
+            logger.warning(warning)
+    if getattr(args, "single", False):  # otherwise the main process checks, which a single process lacks
+        startup.check_single_process(args)
+        _check(config)
     supervisor.supervise(
         app,
         drain_seconds=config.DRAIN_SECONDS,
@@ -57,10 +62,12 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         check=lambda: _check(config),
     )
     cors.enable(app, origins=config.CORS_ORIGINS, request_headers=config.CORS_HEADERS)
-    page.serve(app, document)
+    if config.DOCS:
+        page.serve(app, document)
     sanic_jwt_adapter.initialize(app, signing_keys(config)[0])
     for view in VIEWS:
         app.blueprint(view.blueprint)
+    app.config.update(METRICS=config.METRICS, METRICS_TOKEN=config.METRICS_TOKEN)  # for views/operations
 
     @app.before_server_start
     async def start(app: App) -> None:
@@ -81,6 +88,22 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
 
     commands.register(app, services)
     return app
+
+
+def _load(args: object, passed_over: list[str]) -> Config:
+    """Load the settings, and append what they pass over.
+
+    Exits with a message if they, or the options of the command line, do not allow a start.
+    """
+    try:
+        config = load(debug=any(getattr(args, flag, False) for flag in ("debug", "dev")), warn=passed_over.append)
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None
+    if reason := startup.option_error(args):
+        raise SystemExit(reason)
+    if isinstance(config, ProductionConfig) and config.THROTTLE_STORAGE == "memory" and startup.workers_of(args) > 1:
+        raise SystemExit(str(ConfigurationError(["THROTTLE_STORAGE: memory is only for one worker: each would count"])))
+    return config
 
 
 def _check(config: Config) -> None:

@@ -4,8 +4,11 @@ Exit codes: 0 done, 1 rejected or impossible with the reason on standard error, 
 """
 
 import getpass
+import io
 import re
+import signal
 import sys
+import unicodedata
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NoReturn
@@ -18,8 +21,11 @@ from app.models.users import LastAdmin, User, UsernameTaken
 from app.schemas.users import USERNAME
 from app.security.administration import COMMAND_LINE, UserNotFound
 from app.security.passwords import WeakPassword
+from config import texts
 
 PAGE = 500
+UNTYPABLE = ("Cc", "Cs")  # categories: control characters, and surrogates for bytes that are not UTF-8
+LINE_LENGTH = 4096  # characters of standard input; passwords are shorter
 
 Services = Callable[[], AbstractAsyncContextManager[Context]]
 
@@ -45,6 +51,18 @@ class Commands:
         async with self._opened(username) as ctx:
             user = await ctx.administration.create_admin(username, password)
             print(f"{username} is an administrator, with the id {user.id}")
+
+    async def set_password(self, username: str = "") -> None:
+        """Set the password of a user: all sessions end.
+
+        The password is prompted for, or read from standard input.
+        """
+        _require(username)
+        password = _read_password()
+        async with self._opened(username) as ctx:
+            user = await ctx.administration.find(username)
+            await ctx.administration.set_password(user, password)
+            print(f"the password of {user.username} is set, and all sessions have ended")
 
     async def disable_user(self, username: str = "") -> None:
         """Disable a user: all sessions end, and logins are rejected until the user is enabled."""
@@ -102,6 +120,7 @@ def register(app: App, services: Services) -> None:
     commands = Commands(services)
     for command in (
         commands.create_admin,
+        commands.set_password,
         commands.disable_user,
         commands.enable_user,
         commands.end_sessions,
@@ -120,13 +139,43 @@ def _require(username: str) -> None:
 
 
 def _read_password() -> str:
-    """Prompt for a password at a terminal, else read a line; an argument would show in the list of processes."""
-    if not sys.stdin.isatty():
-        return sys.stdin.readline().removesuffix("\n")
-    password = getpass.getpass("Password: ")
-    if getpass.getpass("Repeat the password: ") != password:
-        _exit("the passwords differ")
+    """Prompt for a password at a terminal, else read a line; an argument would show in the list of processes.
+
+    Exits with the reason if users could not type it: an invisible character at its ends, a control character, or bytes
+    that are not UTF-8.
+    """
+    try:
+        password = _prompt() if sys.stdin.isatty() else _line()
+    except UnicodeDecodeError:
+        _exit("the password on standard input is not valid UTF-8")
+    except EOFError:
+        _exit("no password was given")
+    except KeyboardInterrupt:
+        _exit("cancelled", code=130)
+    if texts.strip(password) != password:
+        _exit("the password begins or ends with an invisible character, such as a space")
+    if any(unicodedata.category(character) in UNTYPABLE for character in password):
+        _exit("the password contains a control character, or is not valid UTF-8")
     return password
+
+
+def _prompt() -> str:
+    """Return a password that was typed twice. Raises EOFError or KeyboardInterrupt."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio's would let the prompt continue
+    try:
+        password = getpass.getpass("Password: ")
+        if getpass.getpass("Repeat the password: ") != password:
+            _exit("the passwords differ")
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    return password
+
+
+def _line() -> str:
+    """Return the first line of standard input without its end, whichever it is, and without a byte order mark."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict", newline="")  # whatever the locale is
+    return sys.stdin.readline(LINE_LENGTH).rstrip("\r\n").removeprefix("\ufeff")
 
 
 def _exit(reason: str, *, code: int = 1) -> NoReturn:

@@ -1,19 +1,23 @@
 """Load the settings: base class, environment's class, instance file, environment variables."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
+from config import texts, variables
 from config.base import Config
 from config.environments import ENVIRONMENTS, ProductionConfig
+from config.instance_file import Given, InstanceFileError
+from config.instance_file import read as read_instance_file
+from config.rules import conflicts
 
 __all__ = ["Config", "ConfigurationError", "load"]
 
 INSTANCE_FILE = Path(__file__).parent.parent / "instance" / "application.cfg"
-PREFIX = "APP_"
+REASONS = {"missing": "is missing", "extra_forbidden": "is not a setting of this service"}
 
 
 class ConfigurationError(ValueError):
@@ -29,22 +33,30 @@ class ConfigurationError(ValueError):
 
 
 def load(
-    environ: Mapping[str, str] = os.environ, instance_file: Path = INSTANCE_FILE, *, debug: bool = False
+    environ: Mapping[str, str] = os.environ,
+    instance_file: Path = INSTANCE_FILE,
+    *,
+    debug: bool = False,
+    warn: Callable[[str], object] = lambda _: None,
 ) -> Config:
     """Read all layers; later ones win.
 
-    `debug` comes from the command line. Raises ConfigurationError.
+    `debug` comes from the command line, and `warn` is called with what is passed over. Raises ConfigurationError.
     """
-    chosen = environ.get("APP_ENV", "development")
-    if chosen not in ENVIRONMENTS:
-        raise ConfigurationError([f"APP_ENV is {chosen!r}, but must be one of: {', '.join(ENVIRONMENTS)}"])
-    config_class = ENVIRONMENTS[chosen]
+    config_class = _environment(environ)
     problems: list[str] = []
-    layers = _from_file(instance_file, problems) | _from_environment(environ, config_class, problems)
+    layers: dict[str, Given] = {}
     try:
-        config = config_class.model_validate(layers, strict=True)
+        layers = _without_empty(read_instance_file(instance_file))
+    except InstanceFileError as error:
+        problems.append(f"{error}; none of its settings was read")
+    given, refused = variables.read(environ, config_class, warn)
+    layers |= given
+    problems += refused.values()
+    try:
+        config = config_class.model_validate({name: given.value for name, given in layers.items()}, strict=True)
     except ValidationError as error:
-        problems += [_in_words(detail) for detail in error.errors(include_input=False, include_url=False)]
+        problems += _in_words(error, config_class, layers, refused)
     if debug and config_class is ProductionConfig:
         problems.append("DEBUG: cannot be switched on in production, neither by --debug nor by --dev")
     if problems:
@@ -52,41 +64,36 @@ def load(
     return config
 
 
-def _from_file(path: Path, problems: list[str]) -> dict[str, Any]:
-    """Run the file as Python, as Flask's from_pyfile does, and return its upper-case names."""
-    if not path.exists():
-        return {}
-    names: dict[str, Any] = {}
-    try:
-        exec(compile(path.read_bytes(), path, "exec"), names)  # noqa: S102 - the machine's administrator wrote it
-    except Exception as error:
-        where = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
-        problems.append(f"{path}: {where}{type(error).__name__}, so not all of its settings were read")
-    return {name: value for name, value in names.items() if name.isupper()}
+def _environment(environ: Mapping[str, str]) -> type[Config]:
+    """Return the class of the environment. Raises ConfigurationError."""
+    chosen = texts.strip(environ.get(variables.ENVIRONMENT, "development"))
+    if chosen not in ENVIRONMENTS:
+        valid = ", ".join(ENVIRONMENTS)
+        raise ConfigurationError([f"{variables.ENVIRONMENT} is {chosen!a}, but must be one of: {valid}"])
+    return ENVIRONMENTS[chosen]
 
 
-def _from_environment(environ: Mapping[str, str], config_class: type[Config], problems: list[str]) -> dict[str, Any]:
-    """Read APP_<SETTING> variables as the type of the setting; lists are separated by commas."""
-    values: dict[str, Any] = {}
-    for variable, text in environ.items():
-        name = variable.removeprefix(PREFIX)
-        if name == variable or variable == "APP_ENV":
-            continue
-        field = config_class.model_fields.get(name)
-        if field is None:
-            values[name] = text  # reported as unknown together with those of the file
-        elif get_origin(field.annotation) is list:
-            values[name] = [item.strip() for item in text.split(",") if item.strip()]
-        else:
-            try:
-                values[name] = TypeAdapter[Any](field.rebuild_annotation()).validate_strings(text)
-            except ValidationError as error:
-                problems.append(f"{variable}: {error.errors(include_input=False)[0]['msg']}")
-    return values
+def _without_empty(layer: dict[str, Given]) -> dict[str, Given]:
+    """Return the settings that have a value: an empty text counts as not set, in every layer."""
+    return {
+        name: given for name, given in layer.items() if not isinstance(given.value, str) or texts.strip(given.value)
+    }
 
 
-def _in_words(detail: Any) -> str:
-    name = ".".join(map(str, detail["loc"]))
-    reasons = {"missing": "is missing", "extra_forbidden": "is not a setting of this service"}
-    reason = reasons.get(detail["type"], detail["msg"].removeprefix("Value error, "))
-    return f"{name}: {reason}"
+def _in_words(
+    error: ValidationError, config_class: type[Config], layers: Mapping[str, Given], refused: Mapping[str, str]
+) -> list[str]:
+    """Return what pydantic has found, with the source of each value, and the conflicts between valid settings."""
+    details = [detail for detail in error.errors(include_input=False, include_url=False) if detail["loc"]]
+    problems = [_problem(detail, layers) for detail in details if detail["loc"][0] not in refused]
+    values = {name: field.default for name, field in config_class.model_fields.items() if not field.is_required()}
+    values |= {name: given.value for name, given in layers.items()}
+    invalid = {detail["loc"][0] for detail in details} | set(refused)
+    return problems + conflicts({name: value for name, value in values.items() if name not in invalid})
+
+
+def _problem(detail: Any, layers: Mapping[str, Given]) -> str:
+    name, *inside = map(str, detail["loc"])
+    source = layers[name].source if name in layers else name
+    reason = REASONS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    return ": ".join([source, *(f"item {int(place) + 1}" for place in inside if place.isdigit()), reason])

@@ -1,84 +1,35 @@
 """All settings, with their units and reasons."""
 
-import re
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from limits import parse_many
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-from pymongo.errors import PyMongoError
-from pymongo.uri_parser import parse_uri
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from config import texts
+from config.keys import EXAMPLE_JWT_SECRET_KEY
+from config.mongo_uri import check_uri
 from config.product import NAME, SLUG
+from config.rules import conflicts
+from config.values import (
+    DAY,
+    HOUR,
+    AppendableFile,
+    Bounds,
+    CorsHeaders,
+    FieldName,
+    HeaderSecret,
+    Issuer,
+    Key,
+    Keys,
+    Origins,
+    Rate,
+)
 
-EXAMPLE_JWT_SECRET_KEY = "replace-me-with-a-random-secret-of-at-least-32-bytes"
-MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key has at least 256 bits
-MIN_SECRET_VARIETY = 10  # distinct characters; hexadecimal random text of this length has 14 or more
-ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
-HEADER = re.compile(r"[0-9A-Za-z_-]{1,100}", re.ASCII)
+__all__ = ["EXAMPLE_JWT_SECRET_KEY", "STOP", "Config"]
 
-
-def check_rate(rate: str) -> str:
-    """Return a valid rate of the limits package.
-
-    Raises ValueError.
-    """
-    try:
-        (item,) = parse_many(rate)
-    except ValueError:
-        raise ValueError("is not a rate such as 10/15minutes") from None
-    if item.amount < 1:
-        raise ValueError("would allow no attempt")
-    return rate
-
-
-def check_origin(origin: str) -> str:
-    """Return a valid origin as browsers send it (RFC 6454), or *. Raises ValueError."""
-    if origin != "*" and not ORIGIN.fullmatch(origin):
-        raise ValueError("is not an origin such as https://app.example.com")
-    return origin
-
-
-def check_header(name: str) -> str:
-    """Return the name of a header in lower case (RFC 9110 section 5.1).
-
-    Raises ValueError, also for *, which would not include Authorization (Fetch standard).
-    """
-    if not HEADER.fullmatch(name):
-        raise ValueError("is not the name of a header such as X-Trace")
-    return name.lower()
-
-
-def check_appendable(path: str) -> str:
-    """Return the path of a file that can be written. Raises ValueError."""
-    try:
-        with Path(path).open("a"):
-            return path
-    except OSError as error:
-        raise ValueError(f"cannot be written ({error.strerror})") from None
-
-
-Seconds = Annotated[int, Field(gt=0)]
-Header = Annotated[str, AfterValidator(check_header)]
-Origin = Annotated[str, AfterValidator(check_origin)]
-Rate = Annotated[str, AfterValidator(check_rate)]
-Issuer = Annotated[str, Field(pattern=r"^[!-~]{1,255}$")]  # StringOrURI of RFC 7519 section 2, without spaces
-
-
-def check_secret(secret: str) -> str:
-    """Return a strong signing key.
-
-    Raises ValueError with the reason.
-    """
-    if secret == EXAMPLE_JWT_SECRET_KEY:
-        raise ValueError(
-            "is the example: make one with scripts/run or python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
-        )
-    if len(secret.encode()) < MIN_SECRET_BYTES:
-        raise ValueError(f"is shorter than {MIN_SECRET_BYTES} bytes")
-    if len(set(secret)) < MIN_SECRET_VARIETY:
-        raise ValueError(f"has fewer than {MIN_SECRET_VARIETY} different characters, so it is not random")
-    return secret
+KIBIBYTE = 1024
+SESSION = Bounds(1, 400 * DAY, "browsers limit cookies to 400 days (draft-ietf-httpbis-rfc6265bis), too")
+PATIENCE = Bounds(1, 600, "each waiting client holds a connection, and few wait for ten minutes")
+STOP = Bounds(0, HOUR, "a stop takes as long, and process managers kill what does not stop in time")
 
 
 class Config(BaseModel):
@@ -90,28 +41,43 @@ class Config(BaseModel):
     TESTING: bool = False
 
     # The key can forge every token. It signs; the previous keys still verify, so that a key rotation ends no session.
-    JWT_SECRET_KEY: str = Field(repr=False)
-    JWT_PREVIOUS_SECRET_KEYS: list[str] = Field(default=[], repr=False)
+    JWT_SECRET_KEY: Key = Field(repr=False)
+    JWT_PREVIOUS_SECRET_KEYS: Keys = Field(default=[], repr=False)
 
     # The `iss` claim (RFC 7519). The first signs; the previous ones still verify, so that a change ends no session.
     ISSUER: Issuer = SLUG
     PREVIOUS_ISSUERS: list[Issuer] = []
 
-    ACCESS_TOKEN_SECONDS: Annotated[Seconds, Field(le=3600)] = 15 * 60
-    REFRESH_TOKEN_SECONDS: Seconds = 14 * 24 * 3600  # a session that is not refreshed for this long expires
+    ACCESS_TOKEN_SECONDS: Annotated[int, Bounds(1, HOUR, "a stolen access token works for as long")] = 15 * 60
+    REFRESH_TOKEN_SECONDS: Annotated[int, SESSION] = 14 * DAY  # a session that is not refreshed for this long expires
     # Active sessions of one user. One more ends the one that was refreshed longest ago.
-    SESSIONS_PER_USER: Annotated[int, Field(ge=1, le=1000)] = 50
-    SESSION_SECONDS: Seconds = 30 * 24 * 3600  # and this long after its login in any case (NIST SP 800-63B-4, AAL1)
-    REFRESH_GRACE_SECONDS: Annotated[int, Field(ge=0, le=60)] = 10  # a client whose response was lost may retry
-    REVOCATION_POLL_SECONDS: Annotated[float, Field(gt=0, le=60)] = 1  # the delay of a logout at other workers
+    SESSIONS_PER_USER: Annotated[int, Bounds(1, 1000, "a list of them and their end take time for each")] = 50
+    SESSION_SECONDS: Annotated[int, SESSION] = 30 * DAY  # and after its login in any case (NIST SP 800-63B-4, AAL1)
+    # A client whose response was lost may retry for this long.
+    REFRESH_GRACE_SECONDS: Annotated[
+        int, Bounds(0, 60, "a stolen refresh token can be used for as long without being detected")
+    ] = 10
+    # How often a worker reads the ended sessions: the delay of a logout at other workers.
+    REVOCATION_POLL_SECONDS: Annotated[
+        float, Bounds(0.05, 60, "an ended session is active at other workers for as long, and each read costs a query")
+    ] = 1
     # Without news of ended sessions for this long, protected routes respond with 503.
-    REVOCATION_STALE_SECONDS: Annotated[float, Field(gt=0, le=120)] = 10
+    REVOCATION_STALE_SECONDS: Annotated[
+        float, Bounds(0.1, 120, "while the database cannot be reached, an ended session is active for as long")
+    ] = 10
 
-    MONGO_URI: str = Field(default=f"mongodb://127.0.0.1:27017/{NAME}", repr=False)  # may contain a password
+    # May contain a password.
+    MONGO_URI: Annotated[str, AfterValidator(check_uri)] = Field(
+        default=f"mongodb://127.0.0.1:27017/{NAME}", repr=False
+    )
     # The time budget of one request for all its calls of the database.
-    MONGO_TIMEOUT_SECONDS: Annotated[float, Field(gt=0, le=60)] = 3
+    MONGO_TIMEOUT_SECONDS: Annotated[
+        float, Bounds(0.05, 60, "a round trip to the database takes milliseconds, and clients do not wait for a minute")
+    ] = 3
 
-    PASSWORD_MIN_LENGTH: Annotated[int, Field(ge=8, le=64)] = 8  # characters
+    PASSWORD_MIN_LENGTH: Annotated[
+        int, Bounds(8, 64, "NIST SP 800-63B-4 section 3.1.1.2 asks for at least 8, and for 64 to be accepted")
+    ] = 8  # characters
     # Failed passwords, by account and address together, by account, by address; and registrations by address.
     LOGIN_FAILURES_PER_PAIR: Rate = "10/15minutes"
     LOGIN_FAILURES_PER_ACCOUNT: Rate = "100/hour"  # NIST SP 800-63B-4 section 3.2.2
@@ -122,85 +88,76 @@ class Config(BaseModel):
     THROTTLE_STORAGE: Literal["mongodb", "memory"] = "mongodb"
     # 19 MiB and one core each while they hash. As many workers as cores use all cores with one thread each; more
     # threads than cores do not hash faster, and delay requests: a thread that holds the GIL waits for another thread.
-    PASSWORD_HASHING_THREADS: Annotated[int, Field(ge=1, le=64)] = 1
-    PASSWORD_HASHING_QUEUE: Annotated[int, Field(ge=0)] = 64  # passwords that may wait for a thread; beyond it 503
+    PASSWORD_HASHING_THREADS: Annotated[int, Bounds(1, 64, "each takes 19 MiB and a core while it hashes")] = 1
+    # Passwords that may wait for a thread; beyond it 503.
+    PASSWORD_HASHING_QUEUE: Annotated[
+        int, Bounds(0, 1000, "a core hashes fifty passwords in a second, so the last one would wait for twenty")
+    ] = 64
     # Of one client network, waiting or being hashed; beyond it 429. The network that includes it has twice as many.
-    PASSWORD_HASHING_PLACES: Annotated[int, Field(ge=1, le=64)] = 8
+    PASSWORD_HASHING_PLACES: Annotated[
+        int, Bounds(1, 64, "each is a fiftieth of a second for which others of the network wait")
+    ] = 8
 
-    CORS_ORIGINS: list[Origin] = []  # origins whose scripts may call the service; empty: no CORS
-    CORS_HEADERS: list[Header] = ["authorization", "content-type", "x-request-id"]  # that these scripts may send
+    CORS_ORIGINS: Origins = []  # origins whose scripts may call the service; empty: no CORS
+    CORS_HEADERS: CorsHeaders = ["authorization", "content-type", "x-request-id"]  # that these scripts may send
     LOG_FORMAT: Literal["text", "json"] = "text"
-    AUDIT_FILE: Annotated[str, AfterValidator(check_appendable)] | None = None  # for the audit trail alone
+    AUDIT_FILE: AppendableFile | None = None  # for the audit trail alone
     ACCESS_LOG: bool = False  # a line for each request; costs as much as a simple request
 
+    # What operators may switch off, or protect by a token: the documentation page, and the metrics for Prometheus.
+    DOCS: bool = True
+    METRICS: bool = True
+    METRICS_TOKEN: HeaderSecret | None = Field(default=None, repr=False)
+
     # Sanic's own. Its defaults accept 100 MB of body and wait a minute for a silent client.
-    REQUEST_MAX_SIZE: Annotated[int, Field(gt=0)] = 1_000_000  # bytes of body
-    REQUEST_MAX_HEADER_SIZE: Annotated[int, Field(gt=0, le=16_384)] = 8192  # bytes
-    REQUEST_TIMEOUT: Seconds = 15  # seconds of silence before the request is complete
-    RESPONSE_TIMEOUT: Seconds = 30
-    KEEP_ALIVE_TIMEOUT: Seconds = 120  # longer than the load balancer's idle timeout
-    GRACEFUL_SHUTDOWN_TIMEOUT: Annotated[float, Field(ge=0)] = (
-        15  # seconds for requests in progress when the service stops
-    )
+    # Bytes of body. The largest body of a route, two passwords of which each character is escaped, has 25 kB.
+    REQUEST_MAX_SIZE: Annotated[
+        int,
+        Bounds(
+            8 * KIBIBYTE,
+            1024 * KIBIBYTE,
+            "two passwords must fit, and to parse a larger body would delay all other requests of the worker",
+        ),
+    ] = 32 * KIBIBYTE
+    REQUEST_MAX_HEADER_SIZE: Annotated[
+        int, Bounds(2 * KIBIBYTE, 16 * KIBIBYTE, "an access token must fit, and Sanic reads at most 16 KiB")
+    ] = 8 * KIBIBYTE  # bytes
+    REQUEST_TIMEOUT: Annotated[int, PATIENCE] = 15  # seconds of silence before the request is complete
+    RESPONSE_TIMEOUT: Annotated[int, PATIENCE] = 30
+    # Longer than the load balancer's idle timeout.
+    KEEP_ALIVE_TIMEOUT: Annotated[int, Bounds(1, HOUR, "an idle connection holds a file descriptor")] = 120
+    # Seconds for requests in progress when the service stops.
+    GRACEFUL_SHUTDOWN_TIMEOUT: Annotated[float, STOP] = 15
     # Each byte restarts Sanic's timeouts, so this limits how long one request may take to arrive (slowloris).
-    REQUEST_ARRIVAL_SECONDS: Annotated[float, Field(gt=0)] = 60
+    REQUEST_ARRIVAL_SECONDS: Annotated[
+        float, Bounds(1, 600, "a slow client needs time, and a client that is slow on purpose holds a connection")
+    ] = 60
     # Open connections of a worker; fewer if the limit of open files is lower. A few others are served for one request
     # each. A connection takes 10 kB of memory while it is idle, and 45 kB while a large body arrives.
-    CONNECTIONS_PER_WORKER: Annotated[int, Field(ge=16, le=100_000)] = 4096
+    CONNECTIONS_PER_WORKER: Annotated[int, Bounds(16, 100_000, "a worker serves several clients, in 10 kB each")] = 4096
     # How long a stopping service still serves, not ready, until the load balancer has noticed. The process manager
     # must allow DRAIN_SECONDS + GRACEFUL_SHUTDOWN_TIMEOUT + 5 seconds before it kills.
-    DRAIN_SECONDS: Annotated[float, Field(ge=0)] = 0
+    DRAIN_SECONDS: Annotated[float, STOP] = 0
 
     # The client's address is the peer's, unless one of these names a trusted proxy.
-    PROXIES_COUNT: Annotated[int, Field(ge=1)] | None = None
-    REAL_IP_HEADER: str | None = None
-    FORWARDED_SECRET: str | None = Field(default=None, repr=False)
+    PROXIES_COUNT: (
+        Annotated[int, Bounds(1, 10, "with a number above that of the proxies, clients choose their address")] | None
+    ) = None
+    REAL_IP_HEADER: FieldName | None = None
+    FORWARDED_SECRET: HeaderSecret | None = Field(default=None, repr=False)
 
-    @field_validator("MONGO_URI")
+    @field_validator("*", mode="before")
     @classmethod
-    def _uri_can_be_read(cls, uri: str) -> str:
-        try:
-            if not uri.startswith("mongodb+srv://"):  # the hosts of which need a look-up in the network
-                parse_uri(uri)
-        except (PyMongoError, ValueError):
-            raise ValueError("is not a MongoDB connection string") from None
-        return uri
+    def _without_invisible_characters(cls, value: Any) -> Any:
+        """Take line ends, spaces and the like off the ends of all texts, and empty items out of lists."""
+        if isinstance(value, list):
+            items = [texts.clean(item) if isinstance(item, str) else item for item in value]
+            return [item for item in items if item != ""]
+        return texts.clean(value) if isinstance(value, str) else value
 
-    @field_validator("JWT_SECRET_KEY")
-    @classmethod
-    def _secret_is_strong(cls, secret: str) -> str:
-        return check_secret(secret)
-
-    @field_validator("JWT_PREVIOUS_SECRET_KEYS")
-    @classmethod
-    def _previous_secrets_are_strong(cls, secrets: list[str]) -> list[str]:
-        return [check_secret(secret) for secret in secrets]
-
-    @field_validator("CORS_HEADERS")
-    @classmethod
-    def _api_can_be_called(cls, names: list[str]) -> list[str]:
-        missing = {"authorization", "content-type"} - set(names)
-        if missing:
-            raise ValueError(f"lacks {' and '.join(sorted(missing))}, without which no script can call the service")
-        return names
-
-    @field_validator("REFRESH_TOKEN_SECONDS")
-    @classmethod
-    def _refresh_outlives_access(cls, seconds: int, info: ValidationInfo) -> int:
-        if seconds < info.data.get("ACCESS_TOKEN_SECONDS", 0):
-            raise ValueError("is less than ACCESS_TOKEN_SECONDS")
-        return seconds
-
-    @field_validator("SESSION_SECONDS")
-    @classmethod
-    def _session_outlives_refresh(cls, seconds: int, info: ValidationInfo) -> int:
-        if seconds < info.data.get("REFRESH_TOKEN_SECONDS", 0):
-            raise ValueError("is less than REFRESH_TOKEN_SECONDS")
-        return seconds
-
-    @field_validator("REVOCATION_STALE_SECONDS")
-    @classmethod
-    def _stale_is_later_than_poll(cls, seconds: float, info: ValidationInfo) -> float:
-        if seconds < 2 * info.data.get("REVOCATION_POLL_SECONDS", 0):
-            raise ValueError("is less than two REVOCATION_POLL_SECONDS")
-        return seconds
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        """Require what settings must be together."""
+        if problems := conflicts(dict(self)):
+            raise ValueError("\n  ".join(problems))
+        return self

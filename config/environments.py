@@ -2,10 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from config.base import Config
+from config.base import STOP, Config
+from config.mongo_uri import check_uri, check_verified
 from config.product import NAME
+from config.values import HOUR, MAX_ATTEMPTS, Bounds, Rate, RateBounds, SecureOrigins
+
+# NIST SP 800-63B-4 section 3.2.2. The limit of an account also holds for each of its pairs.
+PAIR = RateBounds(100, 60, "NIST SP 800-63B-4 allows 100 failed attempts for one account")
+ACCOUNT = RateBounds(100, HOUR, "NIST SP 800-63B-4 allows 100 failed attempts for one account")
+NETWORK = RateBounds(MAX_ATTEMPTS, 600, "a higher rate is no limit for an address or account")
 
 
 class DevelopmentConfig(Config):
@@ -25,18 +32,41 @@ class TestingConfig(Config):
     """
 
     TESTING: bool = True
-    MONGO_URI: str = Field(default=f"mongodb://127.0.0.1:27017/{NAME}_test", repr=False)
+    MONGO_URI: Annotated[str, AfterValidator(check_uri)] = Field(
+        default=f"mongodb://127.0.0.1:27017/{NAME}_test", repr=False
+    )
 
 
 class ProductionConfig(Config):
-    """Production: no DEBUG, no default database, longer passwords, a JSON log, a drain before the stop."""
+    """Production: no DEBUG, no default database, longer passwords, a JSON log, a drain before the stop.
+
+    Settings that weaken a promise of docs/security.md have narrower bounds.
+    """
 
     DEBUG: Literal[False] = False
-    MONGO_URI: str = Field(repr=False)
+    TESTING: Literal[False] = False
+    MONGO_URI: Annotated[str, AfterValidator(check_uri), AfterValidator(check_verified)] = Field(repr=False)
     LOG_FORMAT: Literal["text", "json"] = "json"
-    DRAIN_SECONDS: Annotated[float, Field(ge=0)] = 10  # a load balancer that probes every 5 has noticed
-    # NIST SP 800-63B-4 section 3.1.1.2, where the password is the only factor
-    PASSWORD_MIN_LENGTH: Annotated[int, Field(ge=8, le=64)] = 15
+    # A load balancer that probes every 5 seconds has noticed.
+    DRAIN_SECONDS: Annotated[float, STOP] = 10
+    PASSWORD_MIN_LENGTH: Annotated[
+        int,
+        Bounds(
+            15, 64, "NIST SP 800-63B-4 section 3.1.1.2 asks for 15 characters where the password is the only factor"
+        ),
+    ] = 15
+    LOGIN_FAILURES_PER_PAIR: Annotated[Rate, PAIR] = "10/15minutes"
+    LOGIN_FAILURES_PER_ACCOUNT: Annotated[Rate, ACCOUNT] = "100/hour"
+    LOGIN_FAILURES_PER_ADDRESS: Annotated[Rate, NETWORK] = "100/15minutes"
+    REGISTRATIONS_PER_ADDRESS: Annotated[Rate, NETWORK] = "20/minute"
+    LOGINS_PER_ACCOUNT: Annotated[Rate, NETWORK] = "30/minute"
+    REVOCATION_POLL_SECONDS: Annotated[
+        float, Bounds(0.1, 5, "an ended session is active at other workers for as long")
+    ] = 1
+    REVOCATION_STALE_SECONDS: Annotated[
+        float, Bounds(1, 60, "while the database cannot be reached, an ended session is active for as long")
+    ] = 10
+    CORS_ORIGINS: SecureOrigins = Field(default=[])
 
 
 ENVIRONMENTS: dict[str, type[Config]] = {

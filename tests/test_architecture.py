@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "server",
         "views",
     },
-    "commands": {"context", "database", "models", "schemas", "security"},
+    "commands": {"config", "context", "database", "models", "schemas", "security"},
     "context": {"audit", "background", "config", "database", "http", "metrics", "models", "security", "server"},
     "refusals": {"database", "http", "models", "security"},
     "views": {"context", "http", "metrics", "models", "openapi", "schemas", "security"},

@@ -45,7 +45,7 @@ def assert_problem(response: httpx.Response, status: int, code: str) -> None:
         b'{"username": "first", "username": "second", "password": "x"}',
         b'{"username": ' + b"9" * 5000 + b"}",
         b"[" * 10_000 + b"]" * 10_000,
-        b'{"username": ' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001,
+        b'{"username": ' + b'{"a":' * 4000 + b"1" + b"}" * 4001,
         "\ufeff{}".encode("utf-16"),
     ],
     ids=lambda content: content[:12].decode("latin-1"),
@@ -93,7 +93,7 @@ def test_a_missing_field_is_reported(service: Service, path: str, field: str) ->
 
 
 @pytest.mark.parametrize(("path", "field"), FIELDS)
-@pytest.mark.parametrize("text", ['"\\ud800"', '"' + "a" * 900_000 + '"'], ids=["lone surrogate", "900 kB"])
+@pytest.mark.parametrize("text", ['"\\ud800"', '"' + "a" * 30_000 + '"'], ids=["lone surrogate", "30 kB"])
 def test_lone_surrogates_and_oversized_strings_are_rejected(service: Service, path: str, field: str, text: str) -> None:
     others = {name: value for name, value in ROUTES[path].items() if name != field}
     content = json.dumps(others).removesuffix("}") + (", " if others else "") + f'"{field}": {text}}}'
@@ -112,8 +112,9 @@ def test_an_unknown_field_is_reported_in_a_short_response(service: Service, path
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_80000_unknown_fields_are_reported_in_a_short_response(service: Service, path: str) -> None:
-    content = json.dumps({**ROUTES[path], **{f"{number:x}": 1 for number in range(80_000)}}, separators=(",", ":"))
+def test_thousands_of_unknown_fields_are_reported_in_a_short_response(service: Service, path: str) -> None:
+    content = json.dumps({**ROUTES[path], **{f"{number:x}": 1 for number in range(4000)}}, separators=(",", ":"))
+    assert 30_000 < len(content) < service.config.REQUEST_MAX_SIZE
     response = service("POST", path, content=content.encode(), headers=JSON)
     assert_problem(response, 422, "invalid_fields")
     assert len(response.content) < 3000
@@ -140,9 +141,9 @@ def test_the_charset_utf_8_is_accepted(service: Service) -> None:
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_a_body_larger_than_one_megabyte_is_rejected(service: Service, path: str) -> None:
-    response = service("POST", path, content=b'{"username": "' + b"a" * 1_100_000 + b'"}', headers=JSON)
-    assert_problem(response, 413, "payload_too_large")
+def test_a_body_above_the_limit_is_rejected(service: Service, path: str) -> None:
+    content = b'{"username": "' + b"a" * service.config.REQUEST_MAX_SIZE + b'"}'
+    assert_problem(service("POST", path, content=content, headers=JSON), 413, "payload_too_large")
 
 
 PROTECTED: dict[tuple[str, str], Document] = {
@@ -150,14 +151,14 @@ PROTECTED: dict[tuple[str, str], Document] = {
     ("POST", "/users/me/delete"): {"current_password": PASSWORD},
     ("PATCH", "/users/{bob}"): {"access": "user", "disabled": False},
 }
-INVALID_VALUES = [{"$ne": None}, {"$gt": ""}, {"$regex": ".*"}, ["a"], 7, 1.5, None, "\ud800", "a" * 900_000, 2**70]
+INVALID_VALUES = [{"$ne": None}, {"$gt": ""}, {"$regex": ".*"}, ["a"], 7, 1.5, None, "\ud800", "a" * 30_000, 2**70]
 MALFORMED = [
     b"",
     b"{",
     b"\xff\xfe",
     b'{"a":NaN}',
     b"[" * 10_000 + b"]" * 10_000,
-    b'{"access":' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001,
+    b'{"access":' + b'{"a":' * 4000 + b"1" + b"}" * 4001,
     b'{"disabled":true,"disabled":false}',
 ]
 

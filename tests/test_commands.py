@@ -17,7 +17,7 @@ from app.models.users import Access
 from config import Config
 from tests import serving
 from tests.conftest import PASSWORD, Actor, Document, Service
-from tests.processes import TIMEOUT_SECONDS
+from tests.processes import TIMEOUT_SECONDS, running, until
 
 
 @pytest.fixture
@@ -26,12 +26,14 @@ def environment(config: Config) -> dict[str, str]:
     return serving.environment(config.MONGO_URI) | {"APP_MONGO_TIMEOUT_SECONDS": "2"}
 
 
-def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def run(environment: dict[str, str], *arguments: str, stdin: str | bytes = "") -> subprocess.CompletedProcess[str]:
     """Run `sanic app exec ...`."""
     command = [serving.SANIC, "app:create_app", "exec", *arguments]
-    return subprocess.run(
-        command, env=environment, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+    sent = stdin.encode() if isinstance(stdin, str) else stdin
+    ran = subprocess.run(
+        command, env=environment, input=sent, capture_output=True, timeout=TIMEOUT_SECONDS, check=False
     )
+    return subprocess.CompletedProcess(command, ran.returncode, ran.stdout.decode(), ran.stderr.decode())
 
 
 def test_a_new_database_has_no_default_account(config: Config) -> None:
@@ -64,8 +66,8 @@ def command(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     async def services() -> AsyncIterator[Context]:
         yield service.app.ctx
 
-    def command(name: str, *options: str, stdin: str = "") -> None:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    def command(name: str, *options: str, stdin: str | io.StringIO = "") -> None:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin) if isinstance(stdin, str) else stdin)
         arguments = dict(option.removeprefix("--").split("=") for option in options)
         service.run(getattr(Commands(services), name.replace("-", "_"))(**arguments))
 
@@ -82,6 +84,14 @@ def command(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         (("create-admin", "--username=somebody-new"), "password123", 1, "most common"),
         (("disable-user", "--username=nobody-there"), "", 1, "there is no user named nobody-there"),
         (("end-sessions",), "", 2, "--username=... is required"),
+        (("set-password",), PASSWORD, 2, "--username=... is required"),
+        (("set-password", "--username=nobody-there"), PASSWORD, 1, "there is no user named nobody-there"),
+        (("create-admin", "--username=somebody-new"), f"{PASSWORD} \n", 1, "ends with an invisible character"),
+        (("create-admin", "--username=somebody-new"), f"\u00a0{PASSWORD}\n", 1, "ends with an invisible character"),
+        (("create-admin", "--username=somebody-new"), f"{PASSWORD}\u200b\r\n", 1, "ends with an invisible character"),
+        (("create-admin", "--username=somebody-new"), f"{PASSWORD}\t\n", 1, "ends with an invisible character"),
+        (("create-admin", "--username=somebody-new"), "correct\0horse battery\n", 1, "control character"),
+        (("create-admin", "--username=somebody-new"), "correct horse b\udce4ttery\n", 1, "not valid UTF-8"),
     ],
 )
 def test_a_failed_command_reports_the_reason(
@@ -96,6 +106,155 @@ def test_a_failed_command_reports_the_reason(
         command(*arguments, stdin=stdin)
     assert exited.value.code == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r", "\r\r\n", "\nanother line\n"])
+@pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "byte order mark"])
+def test_the_line_end_is_not_part_of_the_password(
+    service: Service, command: Callable[..., None], start: str, end: str
+) -> None:
+    name = f"root-{secrets.token_hex(4)}"
+    command("create-admin", f"--username={name}", stdin=f"{start}{PASSWORD}{end}")
+    assert service("POST", "/auth", json={"username": name, "password": PASSWORD}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("stdin", "message"),
+    [
+        ("kräftige Wörter für ein Kennwort\n".encode("latin-1"), "is not valid UTF-8"),
+        (f"{PASSWORD}\n".encode("utf-16"), "is not valid UTF-8"),
+        (f"{PASSWORD}\n".encode("utf-16-le"), "invisible character"),
+    ],
+    ids=["latin-1", "utf-16", "utf-16 without a mark"],
+)
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_a_password_in_another_encoding_is_one_sentence(
+    environment: dict[str, str], stdin: bytes, message: str, locale: str
+) -> None:
+    """Whatever the locale makes of such bytes."""
+    failed = run({**environment, "LC_ALL": locale}, "create-admin", "--username=somebody-new", stdin=stdin)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    (line,) = failed.stderr.splitlines()
+    assert message in line
+
+
+def test_a_password_of_a_windows_file_logs_in(service: Service, environment: dict[str, str]) -> None:
+    name, password = f"root-{secrets.token_hex(4)}", "kräftige Wörter für ein Kennwort"
+    for locale in ("C", "C.UTF-8"):
+        command = "create-admin" if locale == "C" else "set-password"
+        done = run({**environment, "LC_ALL": locale}, command, f"--username={name}", stdin=f"{password}{locale}\r\n")
+        assert (done.returncode, done.stderr) == (0, "")
+        body = {"username": name, "password": f"{password}{locale}"}
+        assert service("POST", "/auth", json=body).status_code == 200
+
+
+class Terminal(io.StringIO):
+    """A standard input at which the password is prompted for."""
+
+    def isatty(self) -> bool:
+        """Return True."""
+        return True
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "message"),
+    [
+        ([PASSWORD, "another"], 1, "the passwords differ"),
+        ([EOFError()], 1, "no password was given"),
+        ([KeyboardInterrupt()], 130, "cancelled"),
+        ([f"{PASSWORD}\u00a0"] * 2, 1, "ends with an invisible character"),
+    ],
+)
+def test_a_prompt_without_a_password_is_one_sentence(
+    command: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answers: list[str | BaseException],
+    code: int,
+    message: str,
+) -> None:
+    def answer(_: str) -> str:
+        given = answers.pop(0)
+        if isinstance(given, BaseException):
+            raise given
+        return given
+
+    monkeypatch.setattr("getpass.getpass", answer)
+    with pytest.raises(SystemExit) as exited:
+        command("create-admin", "--username=somebody-new", stdin=Terminal())
+    assert exited.value.code == code
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("keys", "code", "message"), [(b"\x03", 130, "cancelled"), (b"\x04", 1, "no password")])
+def test_the_prompt_of_a_terminal_can_be_left(
+    environment: dict[str, str], keys: bytes, code: int, message: str
+) -> None:
+    """By Ctrl-C and by Ctrl-D."""
+    command = [serving.SANIC, "app:create_app", "exec", "create-admin", "--username=somebody-new"]
+    with running(command, cwd=serving.CHECKOUT, env=environment, terminal=True) as prompt:
+        until(lambda: "Password:" in prompt.output, "the prompt")
+        assert prompt.terminal
+        prompt.terminal.type(keys)
+        assert prompt.wait() == code
+        assert message in prompt.output
+        assert "Traceback" not in prompt.output
+
+
+NEW_PASSWORD = "a quite different sentence"
+
+
+def test_set_password_replaces_the_password_and_ends_all_sessions(
+    service: Service, command: Callable[..., None], alice: Actor, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = alice.log_in()
+    with caplog.at_level("INFO", "audit"):
+        command("set-password", f"--username={alice.username.upper()}", stdin=f"{NEW_PASSWORD}\r\n")
+    assert [(actor.secret_status, actor.refresh().status_code) for actor in (alice, other)] == [(401, 401)] * 2
+    for password, status in ((PASSWORD, 401), (NEW_PASSWORD, 200)):
+        body = {"username": alice.username, "password": password}
+        assert service("POST", "/auth", json=body).status_code == status
+    (facts,) = [record.__dict__["facts"] for record in caplog.records if record.getMessage() == "password_changed"]
+    assert facts == {"event": "password_changed", "user_id": alice.claims["sub"], "by": "command line"}
+
+
+@pytest.mark.parametrize(("password", "rule"), [("short", "at least 8"), ("password123", "common"), (None, "username")])
+def test_set_password_checks_the_policy_and_changes_nothing(
+    service: Service,
+    command: Callable[..., None],
+    alice: Actor,
+    capsys: pytest.CaptureFixture[str],
+    password: str | None,
+    rule: str,
+) -> None:
+    with pytest.raises(SystemExit):
+        command("set-password", f"--username={alice.username}", stdin=password or alice.username)
+    assert rule in capsys.readouterr().err
+    assert alice.secret_status == 200
+    assert service("POST", "/auth", json={"username": alice.username, "password": PASSWORD}).status_code == 200
+
+
+def test_set_password_keeps_a_user_disabled(
+    service: Service, command: Callable[..., None], alice: Actor, database: Database[Document]
+) -> None:
+    command("disable-user", f"--username={alice.username}")
+    command("set-password", f"--username={alice.username}", stdin=NEW_PASSWORD)
+    body = {"username": alice.username, "password": NEW_PASSWORD}
+    assert service("POST", "/auth", json=body).status_code == 401
+    command("enable-user", f"--username={alice.username}")
+    assert service("POST", "/auth", json=body).status_code == 200
+    assert "ending" not in (database.users.find_one({"username": alice.username}) or {})
+
+
+def test_set_password_ends_the_sessions_in_the_running_service(
+    service: Service, environment: dict[str, str], alice: Actor
+) -> None:
+    done = run(environment, "set-password", f"--username={alice.username}", stdin=f"{NEW_PASSWORD}\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == f"the password of {alice.username} is set, and all sessions have ended"
+    assert NEW_PASSWORD not in done.stdout
+    service.run(service.app.ctx.revocations.catch_up())
+    assert alice.secret_status == 401
 
 
 def test_disabling_and_enabling_a_user(

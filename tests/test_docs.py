@@ -322,3 +322,12 @@ def test_the_copy_of_swagger_ui_is_unchanged() -> None:
         assert hashlib.sha256((page.SWAGGER_UI / name).read_bytes()).hexdigest() == digest
     here = {path.name for path in page.SWAGGER_UI.iterdir()}
     assert here == {*manifest["sha256"], "manifest.json", ".gitattributes"}
+
+
+def test_the_documentation_can_be_switched_off(config: Config) -> None:
+    """With everything below it, and the redirect to it."""
+    with Service(config.model_copy(update={"DOCS": False})) as service:
+        for path in ("/docs", "/docs/", "/docs/errors", "/docs/openapi.json", "/"):
+            response = service("GET", path)
+            assert (response.status_code, response.json()["code"]) == (404, "not_found")
+        assert service("GET", "/tests/hello").status_code == 200

@@ -11,7 +11,7 @@ import pytest
 
 from app.security.access_tokens import key_id
 from config import Config
-from config.base import EXAMPLE_JWT_SECRET_KEY
+from config.keys import EXAMPLE_JWT_SECRET_KEY
 from tests.conftest import Actor, Document, Service
 
 # Attackers know public keys. A vulnerable library uses the text of one as an HMAC key (CVE-2016-10555).

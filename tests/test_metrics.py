@@ -1,11 +1,13 @@
 """Metrics in the format of Prometheus."""
 
 import re
+import secrets
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.metrics import EVENTS, SECONDS
+from config import Config
 from tests.conftest import PASSWORD, Actor, Service
 from tests.processes import until
 from tests.serving import CHECKOUT
@@ -89,3 +91,48 @@ def test_the_state_of_revocations_and_hashing_is_measured(service: Service, alic
     until(lambda: counted(service, "revocations_known") >= known, "the next measurement")
     assert counted(service, "revocations_age_seconds") < 10
     assert counted(service, "password_hashing_waiting") == 0
+
+
+def status(service: Service, token: str | bytes | None) -> int:
+    """Return the status of the metrics for a token."""
+    return service("GET", "/metrics", headers={"Authorization": token} if token is not None else {}).status_code
+
+
+def test_metrics_can_be_protected_by_a_token(config: Config, resident: Actor) -> None:
+    """As Prometheus sends it: authorization, with credentials or credentials_file."""
+    required = secrets.token_urlsafe(32)
+    with Service(config.model_copy(update={"METRICS_TOKEN": required})) as service:
+        for token in (f"Bearer {required}", f"bearer  {required}"):
+            assert status(service, token) == 200
+        access_token = resident.tokens["access_token"]
+        guesses: list[str | bytes | None] = [
+            None,
+            "",
+            "Bearer",
+            b"Bearer \xff\xe9",
+            required,
+            f"Basic {required}",
+            f"Bearer {required}x",
+            f"Bearer {required[:-1]}",
+            f"Bearer {required.lower()}",
+            f"Bearer {access_token}",
+        ]
+        assert {status(service, guess) for guess in guesses} == {401}
+        response = service("GET", "/metrics", headers={"Authorization": "Bearer x"})
+        assert response.json()["code"] == "unauthorized"
+        assert response.headers["www-authenticate"].startswith("Bearer")
+        assert service("HEAD", "/metrics").status_code == 401
+        assert service("GET", "/health/ready").status_code == 200
+
+
+def test_metrics_can_be_switched_off(config: Config) -> None:
+    with Service(config.model_copy(update={"METRICS": False})) as service:
+        for method in ("GET", "HEAD"):
+            assert service(method, "/metrics").status_code == 404
+        assert service("GET", "/health/ready").status_code == 200
+
+
+def test_prometheus_can_present_the_token() -> None:
+    """The shipped configuration shows where."""
+    shown = (CHECKOUT / "deploy" / "monitoring" / "prometheus.yml").read_text()
+    assert "authorization: {credentials_file: " in shown

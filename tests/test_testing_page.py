@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_another_asgi_server_is_refused_with_the_reason(tmp_path: Path) -> None:
     """As uvicorn and others do it: by the lifespan protocol of ASGI."""
     program = tmp_path / "server.py"
     program.write_text(SERVER)
-    variables = {"APP_ENV": "testing", "APP_JWT_SECRET_KEY": "0123456789abcdefghijklmnopqrstuvwxyz"}
+    variables = {"APP_ENV": "testing", "APP_JWT_SECRET_KEY": secrets.token_urlsafe(48)}
     result = subprocess.run(
         [sys.executable, program],
         cwd=CHECKOUT,

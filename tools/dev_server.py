@@ -41,7 +41,8 @@ def main() -> None:
     # Not at module level: the process that holds the workers' states also imports this module and does not need these.
     from sanic.cli.app import SanicCLI
 
-    from app.server.supervisor import Manager, check_free
+    from app.server.startup import check_free
+    from app.server.supervisor import Manager
 
     parser = argparse.ArgumentParser(prog="scripts/run", description=__doc__)
     parser.add_argument("--port", type=int, default=8000)

@@ -75,6 +75,15 @@ class Administration:
         audit("registered", user_id=user.id, access="admin", by=COMMAND_LINE.name)
         return user
 
+    async def set_password(self, user: User, password: str) -> None:
+        """Set the password of a user from the command line, and end all sessions.
+
+        Raises WeakPassword, HashingBusy or UserNotFound.
+        """
+        self._passwords.check_policy(password, user.username)
+        new_hash = await self._passwords.hash(password)
+        _found(await self._generations.change(user.id, right=no_right_needed, by=COMMAND_LINE.name, password=new_hash))
+
     async def change(
         self, user_id: str, actor: Actor, *, access: Access | None = None, disabled: bool | None = None
     ) -> User:

@@ -21,7 +21,6 @@ from typing import Any, NoReturn
 from sanic import Sanic
 from sanic.log import error_logger, logger
 from sanic.mixins import startup
-from sanic.server.socket import bind_socket
 from sanic.worker.constants import ProcessState
 from sanic.worker.manager import MonitorCycle, WorkerManager
 from sanic.worker.process import WorkerProcess
@@ -29,6 +28,7 @@ from sanic.worker.process import WorkerProcess
 from app import metrics_files
 from app.server import orphans
 from app.server.connections import Protocol
+from app.server.startup import check_free, check_temporary_folder
 
 RELOADER = "Sanic-Reloader-0"  # the name of the process that watches for changed files
 SAME_SIGNAL_SECONDS = 0.5
@@ -101,20 +101,13 @@ def hold_states(app: Sanic[Any, Any], check: Callable[[], None]) -> SyncManager:
     settings["backlog"] = BACKLOG
     if not settings["sock"] and not settings["unix"]:
         check_free(settings["host"], settings["port"])
+    check_temporary_folder()
     check()
     metrics_files.create(app.state.workers)
     states = SyncManager(ctx=multiprocessing.get_context())
     # By path, because importing this package costs half a second and 50 MB, for two system calls.
     states.start(run_path, (orphans.__file__, None, "__main__"))
     return states
-
-
-def check_free(host: str, port: int) -> None:
-    """Exit with the reason if the address cannot be bound."""
-    try:
-        bind_socket(host, port).close()
-    except OSError as error:
-        raise SystemExit(f"{host}:{port} cannot be used ({error.strerror}): choose another with --port") from None
 
 
 class Manager(WorkerManager):

@@ -1,6 +1,7 @@
 """Health and metrics, for operators."""
 
 import asyncio
+import hmac
 
 from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
@@ -47,7 +48,28 @@ class Ready(HTTPMethodView, attach=blueprint, uri="/health/ready"):
 class Metrics(HTTPMethodView, attach=blueprint, uri="/metrics"):
     """Metrics."""
 
-    @describe(responses={200: None})
+    @describe(responses={200: None}, refuses=(Code.NOT_FOUND, Code.UNAUTHORIZED))
     async def get(self, request: Request) -> HTTPResponse:
-        """Return the metrics for Prometheus, summed over all workers."""
+        """Return the metrics for Prometheus, summed over all workers.
+
+        If the service has a `METRICS_TOKEN`, the request must present it: `Authorization: Bearer <token>`. The metrics
+        can be switched off (`METRICS`).
+        """
+        _require_metrics(request)
         return respond(await asyncio.to_thread(metrics.text), content_type=metrics.CONTENT_TYPE)
+
+
+def _require_metrics(request: Request) -> None:
+    """Require that the metrics are switched on, and their token if there is one, compared in constant time.
+
+    Raises Problem 401 or 404.
+    """
+    config = request.app.config
+    if not config.METRICS:
+        raise Problem(Code.NOT_FOUND)
+    scheme, _, token = request.headers.getone("authorization", "").partition(" ")
+    if config.METRICS_TOKEN is not None and not (
+        scheme.lower() == "bearer"
+        and hmac.compare_digest(token.strip(" ").encode(errors="replace"), config.METRICS_TOKEN.encode())
+    ):
+        raise Problem(Code.UNAUTHORIZED)
