@@ -105,7 +105,7 @@ class Config(BaseModel):
     ACCESS_LOG: bool = False  # a line for each request; costs as much as a simple request
 
     # Sanic's own. Its defaults accept 100 MB of body and wait a minute for a silent client.
-    REQUEST_MAX_SIZE: Annotated[int, Field(gt=0)] = 1_000_000  # bytes of body
+    REQUEST_MAX_SIZE: Annotated[int, Field(gt=0)] = 32_768  # bytes of body
     REQUEST_MAX_HEADER_SIZE: Annotated[int, Field(gt=0, le=16_384)] = 8192  # bytes
     REQUEST_TIMEOUT: Seconds = 15  # seconds of silence before the request is complete
     RESPONSE_TIMEOUT: Seconds = 30
