@@ -229,6 +229,7 @@ def container(mongo_uri: str) -> Iterator[tuple[Command, int]]:
     program = str(Path(sys.prefix) / "bin" / program)
     with running([program, *arguments], cwd=CHECKOUT, env=environment(mongo_uri) | image_variables()) as started:
         started.wait_for(f"http://127.0.0.1:{port}/health/ready")
+        until(lambda: started.output.count("Worker ready") == WORKERS, "every worker is ready")
         yield started, port
 
 

@@ -441,7 +441,7 @@ def test_error_responses_are_readable_for_allowed_origins(refusing: Server, stat
     assert response.headers["access-control-allow-origin"] == ALLOWED
     assert "access-control-allow-credentials" not in response.headers
     exposed = set(response.headers["access-control-expose-headers"].split(","))
-    assert exposed == {"retry-after", "www-authenticate", "x-request-id"}
+    assert exposed == {"allow", "retry-after", "www-authenticate", "x-request-id"}
     other = send(refusing, method, path, headers={"Origin": NOT_ALLOWED}, **options)
     assert other.status_code == status
     assert not [name for name in other.headers if name.startswith("access-control")]
