@@ -16,6 +16,10 @@ COPY --from=build /venv /venv
 COPY --from=build /srv /srv
 WORKDIR /srv
 ENV APP_ENV=production PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+# `docker stop` kills after 10 seconds. Without a load balancer nothing is gained by waiting before requests are completed,
+# so a stop takes at most DRAIN_SECONDS + GRACEFUL_SHUTDOWN_TIMEOUT + 5. Behind a load balancer set both, and a longer
+# time until the kill, as docker-compose.cluster.yml does.
+ENV APP_DRAIN_SECONDS=0 APP_GRACEFUL_SHUTDOWN_TIMEOUT=3
 # A numeric user, so that the container runtime can verify that it is not root. Root owns all files; only /tmp must be
 # writable.
 USER 10001:10001
@@ -27,3 +31,10 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["pyt
 # PID 1 for which no handler is installed yet, so a stop during the first half second would have no effect.
 # Other commands use the same settings: sanic app exec create-admin --username=root
 CMD ["sanic", "app", "--host=0.0.0.0", "--port=8000", "--workers=2", "--no-motd"]
+# At the end, because a change of the revision would rebuild everything that follows.
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="sanic_api_demo" \
+    org.opencontainers.image.description="An asynchronous JSON API with user accounts, on Sanic and MongoDB" \
+    org.opencontainers.image.version="1.0.0" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.licenses="MIT"

@@ -2,8 +2,13 @@
 // member after the other, and creates the users. Only the container with MONGO_MEMBERS does this; the other members
 // wait until they are added. Exits with 0 once this member is usable, before that with 1 and the reason.
 
-const {MONGO_MEMBERS = '', MONGO_ROOT_PASSWORD, MONGO_API_PASSWORD} = process.env;
-const members = MONGO_MEMBERS.split(',').filter(Boolean);
+const {readFileSync} = require('fs');
+
+const members = (process.env.MONGO_MEMBERS || '').split(',').filter(Boolean);
+
+function secret(name) {
+  return readFileSync(`/run/secrets/${name}`, 'utf8').trim();
+}
 
 function wait(reason) {
   print(reason);
@@ -11,15 +16,15 @@ function wait(reason) {
 }
 
 function authenticate() {
-  db.auth('root', MONGO_ROOT_PASSWORD);
+  db.auth('root', secret('mongo_root_password'));
 }
 
 // Localhost exception: while there are no users, MongoDB accepts the creation of the first one from its own machine.
 function makeRoot() {
   try {
-    db.createUser({user: 'root', pwd: MONGO_ROOT_PASSWORD, roles: ['root']});
+    db.createUser({user: 'root', pwd: secret('mongo_root_password'), roles: ['root']});
   } catch (error) {
-    wait('MONGO_ROOT_PASSWORD is not the password that this database was created with');
+    wait('secrets/mongo_root_password is not the password that this database was created with');
   }
 }
 
@@ -39,7 +44,7 @@ try {
   authenticate();
 }
 const own = db.getSiblingDB('sanic_api_demo');
-if (!own.getUser('api')) own.createUser({user: 'api', pwd: MONGO_API_PASSWORD, roles: ['readWrite']});
+if (!own.getUser('api')) own.createUser({user: 'api', pwd: secret('mongo_api_password'), roles: ['readWrite']});
 
 const known = rs.conf().members.map((member) => member.host);
 const missing = members.find((member) => !known.includes(member));

@@ -29,6 +29,8 @@ from tests.serving import CHECKOUT
 PAGE = (CHECKOUT / "docs" / "deploy.md").read_text()
 CONTRIBUTING = (CHECKOUT / "CONTRIBUTING.md").read_text()
 NOT_SETTINGS = {"APP_ENV", "GET", "POST", "SIGTERM"}
+HAPROXY = (CHECKOUT / "deploy" / "haproxy.cfg").read_text()
+BALANCER = dict(re.findall(r"\$\{(\w+)-(\w+)\}", HAPROXY))  # optional environment variables of the load balancer
 
 
 def rows(heading: str, columns: int) -> list[list[str]]:
@@ -45,7 +47,19 @@ def test_every_setting_on_the_page_exists() -> None:
         name.removeprefix("APP_") for name in NOT_SETTINGS
     }
     assert len(named) > 15
-    assert named <= set(Config.model_fields)
+    assert named <= set(Config.model_fields) | set(BALANCER)
+
+
+def test_the_limits_of_clients_are_those_of_the_load_balancer() -> None:
+    """With their defaults, here and in the comment of the configuration."""
+    documented = {row[0].strip("`"): row[1].split()[0] for row in rows("Reverse proxy", 3) if "CLIENT_" in row[0]}
+    limits = {name: value for name, value in BALANCER.items() if name.startswith("CLIENT_")}
+    assert documented == limits
+    for name, value in limits.items():
+        assert re.search(rf"^#   {name} .*\({value}\)", HAPROXY, re.MULTILINE)
+    assert f"`HIDDEN_PATHS` of HAProxy hides further paths besides\n`/{BALANCER['HIDDEN_PATHS']}`" in PAGE
+    kept = [int(found) for found in re.findall(r"(?:maxconn|fe_conn gt) (\d+)", HAPROXY.split("frontend clients")[1])]
+    assert f"more than {kept[1]} of {kept[0]} are in use" in PAGE
 
 
 @pytest.mark.parametrize("page", [PAGE, CONTRIBUTING], ids=["deploy", "contributing"])

@@ -18,6 +18,12 @@ from tools.local_mongo import ReplicaSet, free_port
 
 CONFIGURATION = CHECKOUT / "deploy" / "haproxy.cfg"
 NODES = 3
+CLIENT_LIMITS = (
+    "CLIENT_CONNECTIONS",
+    "CLIENT_CONNECTIONS_PER_10S",
+    "CLIENT_REQUESTS_PER_10S",
+    "CLIENT_LOGINS_PER_10S",
+)
 READY_SECONDS = 0.5  # the maximum time until a stopping service reports that it is not ready
 
 
@@ -115,18 +121,21 @@ def settings(mongo_uri: str) -> dict[str, str]:
         "APP_MONGO_URI": mongo_uri,
         "APP_REGISTRATIONS_PER_ADDRESS": "100000/minute",  # all clients of the tests have the same address
         "APP_LOGIN_FAILURES_PER_ADDRESS": "100000/minute",
+        **dict.fromkeys(CLIENT_LIMITS, "1000000"),
     }
 
 
 @contextmanager
-def balancing(addresses: list[str], variables: dict[str, str]) -> Iterator[Server]:
+def balancing(
+    addresses: list[str], variables: dict[str, str], *, configuration: Path = CONFIGURATION
+) -> Iterator[Server]:
     """Run the load balancer in front of the services with these addresses."""
     haproxy = shutil.which("haproxy")
     assert haproxy, "haproxy is not installed: apt-get install haproxy"
     port = free_port()
     services = {f"API{number + 1}": address for number, address in enumerate(addresses)}
     environment = variables | services | {"BIND": f"127.0.0.1:{port}"}
-    command = Command([haproxy, "-db", "-f", str(CONFIGURATION)], cwd=CHECKOUT, env=environment)
+    command = Command([haproxy, "-db", "-f", str(configuration)], cwd=CHECKOUT, env=environment)
     try:
         command.wait_for(f"http://127.0.0.1:{port}/health/ready")
         yield Server(command, port, variables["APP_MONGO_URI"])
@@ -136,9 +145,9 @@ def balancing(addresses: list[str], variables: dict[str, str]) -> Iterator[Serve
         command.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Run the cluster for the module; a test that stops a part of it must start it again."""
+    """Run the cluster for all tests; a test that stops a part of it must start it again."""
     with ExitStack() as running:
         replica_set = ReplicaSet(tmp_path_factory.mktemp("mongodb"), NODES)
         running.callback(replica_set.stop)

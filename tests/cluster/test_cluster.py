@@ -1,21 +1,20 @@
 """Tests that the cluster behaves as one service while a part of it is lost or restarted."""
 
-import http.server
 import json
 import os
 import signal
 import socket
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 import httpx
 import pytest
 
 from tests.cluster.conftest import NODES, Cluster, Node, balancing, settings
+from tests.cluster.stubs import Unresponsive, running
 from tests.conftest import PASSWORD, Document
 from tests.faults.conftest import Load, Server
 from tests.faults.test_processes import ready_workers
@@ -26,7 +25,7 @@ from tests.test_workers import Connection
 CALM_SECONDS = 3  # of load before and after a fault
 LOGOUT_SECONDS = 2  # the maximum time until a logout takes effect on every service
 FAILURES = 10  # LOGIN_FAILURES_PER_PAIR
-BODY_BYTES = 1_000_000  # REQUEST_MAX_SIZE
+BODY_BYTES = 32_768  # REQUEST_MAX_SIZE
 ARRIVAL_SECONDS = 15  # timeout http-request of the load balancer
 WRONG_PASSWORD = "not the password of any user"
 
@@ -97,7 +96,8 @@ def failures(load: Load, began: float, ended: float) -> str:
     """Return a summary of the failed requests among those that ended in this interval."""
     statuses = Counter(one.status for one in load.responses if began <= one.sent_at + one.seconds < ended)
     failed = sum(number for status, number in statuses.items() if status not in (200, 201, 204))
-    return f"{failed} of {statuses.total()} requests failed ({failed / statuses.total():.1%}) {dict(statuses)}"
+    share = failed / max(statuses.total(), 1)  # on a busy machine no request may have ended
+    return f"{failed} of {statuses.total()} requests failed ({share:.1%}) {dict(statuses)}"
 
 
 def test_a_logout_through_any_service_takes_effect_on_every_service(cluster: Cluster, note: Note) -> None:
@@ -200,62 +200,19 @@ def test_the_load_balancer_closes_slow_requests(cluster: Cluster) -> None:
     assert json.loads(response.partition(b"\r\n\r\n")[2])["code"] == "request_timeout"
 
 
-class Unresponsive(http.server.BaseHTTPRequestHandler):
-    """A service that closes the connection of a POST request, and of the first request to a path, without a response.
-
-    It responds to requests for its health, and to the following GET requests.
-    """
-
-    protocol_version = "HTTP/1.1"
-    received: Counter[str]
-
-    def do_GET(self) -> None:
-        """Respond with 200, except to the first request to a path."""
-        self.received[self.requestline] += 1
-        if self.received[self.requestline] > 1 or self.path.startswith("/health"):
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-        else:
-            self.close_connection = True
-
-    def do_POST(self) -> None:
-        """Read the request and close the connection."""
-        self.received[self.requestline] += 1
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
-
-
-@contextmanager
-def unresponsive_service() -> Iterator[tuple[str, Counter[str]]]:
-    """Run such a service; yield its address and the number of its requests by request line."""
-    received = Counter[str]()
-    handler = type("Handler", (Unresponsive,), {"received": received})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}", received
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def test_a_request_without_a_response_is_repeated_if_it_is_a_get_and_is_502_otherwise() -> None:
+def test_a_request_without_a_response_is_repeated_if_its_method_is_safe_and_is_502_otherwise() -> None:
     """Also if it is not the first request of the client's connection; the client keeps its connection."""
     with (
-        unresponsive_service() as (address, received),
+        running(Unresponsive) as (address, received),
         balancing([address] * NODES, settings("mongodb://127.0.0.1:1/unused")) as balancer,
         httpx.Client(base_url=balancer.url, trust_env=False, timeout=TIMEOUT_SECONDS) as client,
     ):
         connections = set()
         for path in ("/first", "/second"):
-            response = client.get(path)
-            assert response.status_code == 200
-            assert received[f"GET {path} HTTP/1.1"] == 2
+            for method in ("GET", "OPTIONS"):
+                response = client.request(method, path)
+                assert response.status_code == 200
+                assert received[f"{method} {path} HTTP/1.1"] == 2
             connections.add(response.extensions["network_stream"].get_extra_info("client_addr"))
             response = client.post(path, json={})
             assert response.status_code == 502
