@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from sanic import Sanic
 from sanic.config import DEFAULT_CONFIG
 from sanic.config import Config as SanicConfig
+from sanic.log import logger
 
 from app import commands, logs
 from app.context import App, Context, signing_keys
-from app.database.client import startup_error
+from app.database.client import inspect
 from app.http import cors
 from app.http.problems import ProblemHandler
 from app.models import users as user_store
@@ -37,11 +38,12 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         config = config or load(debug=any(getattr(args, flag, False) for flag in ("debug", "dev")))
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None
+    context = Context()
     app: App = Sanic(
         name,
         config=_sanic_config(config),
-        ctx=Context(),
-        error_handler=ProblemHandler(refusal),
+        ctx=context,
+        error_handler=ProblemHandler(refusal, context.reports.is_new),
         log_config=logs.configuration(config.LOG_FORMAT),
     )
     if getattr(args, "single", False):
@@ -84,14 +86,17 @@ def _check(config: Config) -> None:
 
     Exits with a message if not.
     """
-    reason = startup_error(
+    reason, warning = inspect(
         config.MONGO_URI,
         default_name=NAME,
         timeout_seconds=config.MONGO_TIMEOUT_SECONDS,
-        inspect=user_store.startup_error,
+        refuse=user_store.startup_error,
+        warn=user_store.startup_warning,
     )
     if reason:
         raise SystemExit(str(ConfigurationError([f"MONGO_URI: {reason}"])))
+    if warning:
+        logger.warning("%s", warning)
 
 
 def _refuse_asgi(app: App) -> None:

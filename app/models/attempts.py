@@ -36,14 +36,23 @@ class MongoAttempts:
 
     async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
         """Count one more attempt in a single update."""
-        over: dict[str, Any] = {"$lte": [{"$ifNull": ["$ends", "$$NOW"]}, "$$NOW"]}
+        window = {"$add": ["$$NOW", seconds * 1000]}
+        over: dict[str, Any] = {
+            "$or": [
+                # A new counter, or one that this service has not written.
+                {"$not": {"$in": [{"$type": "$count"}, ["int", "long"]]}},
+                {"$ne": [{"$type": "$ends"}, "date"]},
+                {"$gt": ["$ends", window]},
+                {"$lte": ["$ends", "$$NOW"]},
+            ]
+        }
         document = await self._attempts.find_one_and_update(
             {"_id": key},
             [
                 {
                     "$set": {
                         "count": {"$cond": [over, 1, {"$add": ["$count", 1]}]},
-                        "ends": {"$cond": [over, {"$add": ["$$NOW", seconds * 1000]}, "$ends"]},
+                        "ends": {"$cond": [over, window, "$ends"]},
                     }
                 }
             ],

@@ -7,7 +7,7 @@ from app.http.client import Client
 from app.logs import audit
 from app.models.sessions import SessionOver
 from app.models.users import User, Users
-from app.security.passwords import HashingBusy, Passwords
+from app.security.passwords import HashingBusy, Passwords, UnusableHash
 from app.security.throttle import Attempt, Throttle, TooManyAttempts
 
 
@@ -52,7 +52,12 @@ class CredentialsVerifier:
     @shielded
     async def _verify(self, user: User | None, password: str, network: str, attempt: Attempt) -> User:
         """Verify and settle the counts; shielded, or a right password whose client leaves would count as wrong."""
-        right, better_hash = await self._passwords.verify(password, user.password_hash if user else None)
+        try:
+            right, better_hash = await self._passwords.verify(password, user.password_hash if user else None)
+        except UnusableHash:
+            right, better_hash = False, None
+            if user:
+                self._users.report(user, "its password hash cannot be verified")
         if user is None or user.disabled or not right:
             audit("login_failed", user_id=user.id if user else None)
             raise WrongCredentials
