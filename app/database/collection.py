@@ -6,7 +6,7 @@ from typing import Any
 from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import ASCENDING, IndexModel, ReturnDocument
 from pymongo.read_concern import ReadConcern
-from sanic.log import logger
+from sanic.log import error_logger, logger
 
 from app.database import indexes
 from app.database.failures import CannotPrepare, NoAnswer
@@ -67,7 +67,7 @@ class Collection:
         """Log that a document cannot be used as it is, once while it is read again and again."""
         line = f"{self.name}: the document {name} cannot be used as it is: {damage}"
         if self._reports.is_new(line):
-            logger.error("%s", line)
+            error_logger.error("%s", line)
 
     def _create_indexes(self) -> None:
         # Motor's delegate is the driver's own collection, for the thread.

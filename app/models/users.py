@@ -37,7 +37,7 @@ INDEXES = [
 FIELDS: dict[str, Check] = {
     "username": lambda name: is_text(name) and 0 < len(name) <= NAME_LENGTH,
     "canonical_name": is_text,
-    "password": is_text,
+    "password": lambda password_hash: is_text(password_hash) and password_hash != "",
     "access": lambda level: is_count(level) and level in list(Access),
     "disabled": is_flag,
     "generation": is_count,
