@@ -13,12 +13,14 @@ from bson import Binary, Decimal128, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from passlib.hash import argon2, pbkdf2_sha256
+from pymongo import MongoClient
 from pymongo.database import Database
 
 from app.models.sessions import Session
-from app.models.users import Access
+from app.models.users import Access, startup_error, startup_warning
 from app.security import passwords
 from tests.conftest import PASSWORD, Actor, Document, Service
+from tests.serving import started
 from tests.test_commands import command  # noqa: F401 - a fixture
 
 MISSING = object()
@@ -319,6 +321,43 @@ def test_a_user_whose_id_is_no_objectid_cannot_log_in_and_the_log_says_so(
         assert "alice@example.com" not in caplog.text
     finally:
         database.users.delete_one({"_id": strange})
+
+
+@pytest.fixture
+def separate(mongo_uri: str) -> Iterator[Database[Document]]:
+    """Yield a database for a service in another process, and drop it afterwards."""
+    with MongoClient[Document](f"{mongo_uri}_damaged", tz_aware=True) as client:
+        yield client.get_default_database()
+        client.drop_database(client.get_default_database())
+
+
+@pytest.mark.parametrize("strange", ["a-name", MaxKey()], ids=["before", "after"])
+def test_the_start_warns_of_users_whose_id_is_no_objectid(
+    mongo_uri: str, separate: Database[Document], strange: Any
+) -> None:
+    users = [{"_id": one, "canonical_name": str(one), "generation": 0} for one in (strange, ObjectId(), ObjectId())]
+    separate.users.insert_many(users)
+    with started(f"{mongo_uri}_damaged", "--single-process") as (process, port):
+        process.wait_for(f"http://127.0.0.1:{port}/health/ready")
+        assert process.output.count("users whose _id is not an ObjectId cannot log in") == 1
+        assert "a-name" not in process.output
+
+
+@pytest.mark.parametrize("field", USER_FIELDS)
+def test_the_service_starts_with_a_damaged_user(
+    alice: Actor, separate: Database[Document], database: Database[Document], field: str
+) -> None:
+    """Only documents of the predecessor, which lack all that this service has added, prevent the start."""
+    document = database.users.find_one({"_id": ObjectId(alice.claims["sub"])})
+    assert document
+    for value in USER_FIELDS[field]:
+        separate.users.delete_many({})
+        damaged = {**document, field: value} if value is not MISSING else {**document}
+        if value is MISSING:
+            del damaged[field]
+        separate.users.insert_one(damaged)
+        assert startup_error(separate) is None
+        assert startup_warning(separate) is None
 
 
 # Sessions
