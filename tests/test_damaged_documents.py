@@ -492,7 +492,7 @@ def test_a_damaged_lock_is_written_over(
     service: Service, appoint: Callable[[], Actor], database: Database[Document]
 ) -> None:
     admin = appoint()
-    database.locks.replace_one({"_id": "administrators"}, {"changes": "many"}, upsert=True)
+    database.locks.replace_one({"_id": "administrators"}, {"touched": "many"}, upsert=True)
     user = f"/users/{admin.claims['sub']}"
     response = service("PATCH", user, token=admin.tokens["access_token"], json={"access": "user"})
     assert (response.status_code, response.json()["code"]) == (409, "last_admin")
@@ -503,7 +503,7 @@ def test_the_field_that_transactions_write_to_may_have_any_value(
     service: Service, admin: Actor, bob: Actor, database: Database[Document], collection: str
 ) -> None:
     owner = ObjectId(admin.claims["sub"]) if collection == "users" else admin.claims["sid"]
-    set_field(database, collection, owner, "acts", "many")
+    set_field(database, collection, owner, "touched", "many")
     user = f"/users/{bob.claims['sub']}"
     response = service("PATCH", user, token=admin.tokens["access_token"], json={"access": "guest"})
     assert response.status_code == 200

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextvars import Context
 from threading import Thread
 
 
@@ -36,6 +35,5 @@ class SharedWork:
             else:
                 future.set_result(None)
 
-        # The context of the caller would have the driver's time limit and transaction of its request.
-        Thread(target=Context().run, args=(run,), name=self._name, daemon=True).start()
+        Thread(target=run, name=self._name, daemon=True).start()
         return future

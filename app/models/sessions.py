@@ -190,7 +190,7 @@ class Sessions:
         if generation is not None:
             query["generation"] = generation
         # Another value each time, which succeeds whatever was there.
-        if not await self._sessions.update_one(query, {"$set": {"acts": ObjectId()}}):
+        if not await self._sessions.update_one(query, {"$set": {"touched": ObjectId()}}):
             raise SessionOver
 
     async def active(self, user_id: str) -> list[ActiveSession]:

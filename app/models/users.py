@@ -81,7 +81,7 @@ class User:
     # The networks of the latest logins, newest first. Failed attempts of others do not lock the user out there.
     usual_networks: tuple[str, ...] = ()
     deleted: bool = False  # while the user's sessions are being ended
-    # The fields of the document that are missing or have a wrong value. Such a user is a disabled guest.
+    # The fields of the document that are missing or have a wrong value. Such a user counts as disabled.
     damaged: tuple[str, ...] = ()
 
     @classmethod
@@ -286,7 +286,7 @@ class Users:
         Writes to the user, so that a concurrent change of it conflicts with the transaction.
         """
         key = _key(user_id)
-        written = {"$set": {"acts": ObjectId()}}  # another value each time, which succeeds whatever was there
+        written = {"$set": {"touched": ObjectId()}}  # another value each time, which succeeds whatever was there
         return self._read(await self._users.find_one_and_update(PRESENT | {"_id": key}, written)) if key else None
 
     async def _start_generation(self, user: User, changes: dict[str, Any], *, stays_admin: bool) -> User:
@@ -303,7 +303,7 @@ class Users:
 
         All such transactions write to one document, or two could remove the last two administrators (write skew).
         """
-        await self._locks.find_one_and_update({"_id": "administrators"}, {"$set": {"changes": ObjectId()}}, upsert=True)
+        await self._locks.find_one_and_update({"_id": "administrators"}, {"$set": {"touched": ObjectId()}}, upsert=True)
         others = NOT_DELETED | {
             "access": Access.ADMIN,
             "disabled": False,

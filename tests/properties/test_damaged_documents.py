@@ -49,11 +49,18 @@ VALUES = st.one_of(
     st.lists(SCALARS.filter(lambda value: value is not MISSING), max_size=3),
     st.dictionaries(st.text("abc$", max_size=3), SCALARS.filter(lambda value: value is not MISSING), max_size=2),
 )
-USER_FIELDS = [*FIELDS, *OPTIONAL, "ending", "acts", "other"]
-SESSION_FIELDS_ = [*(name for name in SESSION_FIELDS if name != "_id"), "ended", "ended_at", "ending", "acts", "other"]
+DAMAGED_USER_FIELDS = [*FIELDS, *OPTIONAL, "ending", "touched", "other"]
+DAMAGED_SESSION_FIELDS = [
+    *(name for name in SESSION_FIELDS if name != "_id"),
+    "ended",
+    "ended_at",
+    "ending",
+    "touched",
+    "other",
+]
 DAMAGE = st.one_of(
-    st.tuples(st.just("users"), st.sampled_from(USER_FIELDS), VALUES),
-    st.tuples(st.just("sessions"), st.sampled_from(SESSION_FIELDS_), VALUES),
+    st.tuples(st.just("users"), st.sampled_from(DAMAGED_USER_FIELDS), VALUES),
+    st.tuples(st.just("sessions"), st.sampled_from(DAMAGED_SESSION_FIELDS), VALUES),
 )
 BODIES: dict[str, Document] = {
     "/users/registration": {"username": "alice", "password": PASSWORD},
