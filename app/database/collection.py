@@ -56,7 +56,8 @@ class Collection:
         except NoAnswer as error:
             if self._limit.trouble():
                 raise
-            raise CannotPrepare(f"{self.name}: the indexes are not complete yet") from error
+            reason = "the indexes are not complete yet, or the database does not answer"
+            raise CannotPrepare(f"{self.name}: {reason}") from error
         self._indexed = True
 
     def check_indexes_again(self) -> None:

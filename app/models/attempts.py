@@ -36,13 +36,13 @@ class MongoAttempts:
 
     async def count(self, key: str, seconds: int) -> tuple[int, datetime]:
         """Count one more attempt in a single update."""
-        window = {"$add": ["$$NOW", seconds * 1000]}
+        longest = {"$add": ["$$NOW", seconds * 1000]}
         over: dict[str, Any] = {
             "$or": [
-                # A new counter, or one that this service has not written.
+                # A new counter, or a value that this service does not write.
                 {"$not": {"$in": [{"$type": "$count"}, ["int", "long"]]}},
+                {"$lt": ["$count", 0]},
                 {"$ne": [{"$type": "$ends"}, "date"]},
-                {"$gt": ["$ends", window]},
                 {"$lte": ["$ends", "$$NOW"]},
             ]
         }
@@ -52,7 +52,7 @@ class MongoAttempts:
                 {
                     "$set": {
                         "count": {"$cond": [over, 1, {"$add": ["$count", 1]}]},
-                        "ends": {"$cond": [over, window, "$ends"]},
+                        "ends": {"$cond": [over, longest, {"$min": ["$ends", longest]}]},
                     }
                 }
             ],
