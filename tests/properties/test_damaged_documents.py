@@ -73,9 +73,10 @@ BODIES: dict[str, Document] = {
 
 @pytest.fixture(scope="module")
 def service(config: Config) -> Iterator[Service]:
-    """Run a service without throttling."""
+    """Run a service without throttling, and with the time limits of a busy machine."""
     limits = ("LOGIN_FAILURES_PER_PAIR", "LOGIN_FAILURES_PER_ACCOUNT", "REGISTRATIONS_PER_ADDRESS")
-    with Service(config.model_copy(update=dict.fromkeys(limits, "1000000/minute"))) as service:
+    times = {"MONGO_TIMEOUT_SECONDS": 60, "REVOCATION_STALE_SECONDS": 120}
+    with Service(config.model_copy(update=dict.fromkeys(limits, "1000000/minute") | times)) as service:
         yield service
 
 
