@@ -11,7 +11,7 @@ from sanic.log import logger
 
 from app import commands, logs
 from app.context import App, Context, signing_keys
-from app.database.client import startup_error
+from app.database.client import inspect
 from app.http import cors
 from app.http.problems import ProblemHandler
 from app.models import users as user_store
@@ -41,12 +41,13 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
     config = config or _load(args, passed_over)
     if args is not None:  # a process of the service or a command; others keep their own forms
         logs.take_over(config.LOG_FORMAT)
+    context = Context()
     app: App = Sanic(
         name,
         config=_sanic_config(config),
-        ctx=Context(),
+        ctx=context,
         router=Router(),
-        error_handler=ProblemHandler(refusal),
+        error_handler=ProblemHandler(refusal, context.reports.is_new),
         log_config=logs.configuration(config.LOG_FORMAT, config.AUDIT_FILE),
     )
     if multiprocessing.parent_process() is None:
@@ -111,14 +112,17 @@ def _check(config: Config) -> None:
 
     Exits with a message if not.
     """
-    reason = startup_error(
+    reason, warning = inspect(
         config.MONGO_URI,
         default_name=NAME,
         timeout_seconds=config.MONGO_TIMEOUT_SECONDS,
-        inspect=user_store.startup_error,
+        refuse=user_store.startup_error,
+        warn=user_store.startup_warning,
     )
     if reason:
         raise SystemExit(str(ConfigurationError([f"MONGO_URI: {reason}"])))
+    if warning:
+        logger.warning("%s", warning)
     descriptors.prepare(config.CONNECTIONS_PER_WORKER)
 
 

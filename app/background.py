@@ -9,6 +9,7 @@ from pymongo.errors import PyMongoError
 from sanic.log import logger
 
 from app.database.failures import summary
+from app.database.reports import Reports
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,24 +40,30 @@ def _finished(task: asyncio.Task[Any]) -> None:
         task.exception()  # retrieved, so that asyncio does not report it when no handler awaits the task
 
 
-async def repeat(what: Callable[[], Awaitable[None]], *, seconds: float, name: str) -> None:
+async def repeat(
+    what: Callable[[], Awaitable[None]], *, seconds: float, name: str, reports: Reports | None = None
+) -> None:
     """Call `what` every `seconds` until cancelled.
 
-    A failure is logged once, until it works again.
+    A failure is logged once, until it works again. One of the database is logged once for all that share `reports`.
     """
+    reports = reports or Reports()
     failing = False
     while True:
         await asyncio.sleep(seconds)
         try:
             await what()
+        except PyMongoError as error:
+            reason = summary(error)
+            if reports.is_new(reason):
+                logger.error("%s: failing: %s", name, reason)
+            failing = True
         except Exception as error:
             if not failing:
-                if isinstance(error, PyMongoError):
-                    logger.error("%s: failing: %s", name, summary(error))
-                else:
-                    logger.error("%s: failing", name, exc_info=error)
+                logger.error("%s: failing", name, exc_info=error)
             failing = True
         else:
             if failing:
+                reports.recovered()
                 logger.warning("%s: works again", name)
             failing = False

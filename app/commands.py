@@ -89,8 +89,17 @@ class Commands:
             await ctx.administration.change(user.id, COMMAND_LINE)
             print(f"all sessions of {user.username} have ended")
 
+    async def delete_user(self, username: str = "", id: str = "") -> None:  # noqa: A002 - the option is --id
+        """Delete a user and end all sessions; by the id if the name in the database is damaged."""
+        if bool(username) == bool(id):
+            _exit("--username=... or --id=... is required", code=2)
+        async with self._opened(username or id) as ctx:
+            user = await (ctx.administration.find(username) if username else ctx.administration.get(id))
+            await ctx.administration.delete(user.id, COMMAND_LINE)
+            print(f"{username or id} is deleted")
+
     async def list_users(self) -> None:
-        """List all users: id, access, state and name, separated by tabs."""
+        """List all users: id, access, state and name, separated by tabs; also those whose documents are damaged."""
         async with self._opened() as ctx:
             after = None
             while page := await ctx.administration.page(after, PAGE):
@@ -124,13 +133,17 @@ def register(app: App, services: Services) -> None:
         commands.disable_user,
         commands.enable_user,
         commands.end_sessions,
+        commands.delete_user,
         commands.list_users,
     ):
         app.command(name=command.__name__.replace("_", "-"))(command)
 
 
 def _columns(user: User) -> tuple[str, ...]:
-    return user.id, user.access.name.lower(), "disabled" if user.disabled else "enabled", user.username
+    state = f"damaged: {', '.join(user.damaged)}" if user.damaged else "disabled" if user.disabled else "enabled"
+    # Another program may have stored control characters, which terminals interpret.
+    name = user.username if user.username.isprintable() else ascii(user.username)
+    return user.id, user.access.name.lower(), state, name
 
 
 def _require(username: str) -> None:

@@ -17,6 +17,7 @@ from app.background import repeat
 from app.database.client import Database
 from app.database.failures import summary
 from app.database.proven import ProvenReader
+from app.database.reports import Reports
 from app.http.client import current_context
 from app.http.cors import Cors
 from app.models import attempts, sessions, users
@@ -65,6 +66,7 @@ class Context:
     def __init__(self) -> None:
         self.connections = Connections()
         self._background: list[asyncio.Task[None]] = []
+        self.reports = Reports()
 
     async def open(self, config: Config) -> None:
         """Open everything on the running event loop.
@@ -76,9 +78,11 @@ class Context:
         self.connections = Connections(capacity(config.CONNECTIONS_PER_WORKER))
         await self.passwords.prepare()
         await self._measure()
-        await _attempt(self.database.prepare, self._follow)
+        await self._attempt(self.database.check, self._follow)
         self._background = [
-            asyncio.create_task(repeat(task, seconds=polls * config.REVOCATION_POLL_SECONDS, name=name))
+            asyncio.create_task(
+                repeat(task, seconds=polls * config.REVOCATION_POLL_SECONDS, name=name, reports=self.reports)
+            )
             for name, task, polls in (
                 ("following revocations", self._follow, 1),
                 ("finishing interrupted logouts", self._finish_interrupted, INTERRUPTED_POLLS),
@@ -175,6 +179,16 @@ class Context:
             ),
         )
 
+    async def _attempt(self, *steps: Callable[[], Awaitable[None]]) -> None:
+        """Run steps that need the database, each whatever the others raise."""
+        for error in await asyncio.gather(*(step() for step in steps), return_exceptions=True):
+            if isinstance(error, PyMongoError):
+                reason = summary(error)
+                if self.reports.is_new(reason):
+                    logger.error("the database cannot serve yet, serving what needs none: %s", reason)
+            elif error:
+                raise error
+
     async def _follow(self) -> None:
         """Follow the ended sessions; protected routes respond from the first time on.
 
@@ -207,12 +221,3 @@ Request: TypeAlias = sanic.Request[App, Any]
 def signing_keys(config: Config) -> list[bytes]:
     """Return the key that signs, then those that only verify."""
     return [key.encode() for key in (config.JWT_SECRET_KEY, *config.JWT_PREVIOUS_SECRET_KEYS)]
-
-
-async def _attempt(*steps: Callable[[], Awaitable[None]]) -> None:
-    """Run steps that need the database, each whatever the others raise."""
-    for error in await asyncio.gather(*(step() for step in steps), return_exceptions=True):
-        if isinstance(error, PyMongoError):
-            logger.error("the database cannot serve yet, serving what needs none: %s", summary(error))
-        elif error:
-            raise error

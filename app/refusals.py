@@ -32,6 +32,6 @@ def refusal(error: Exception) -> Problem | None:
     if isinstance(error, TooManyAttempts):
         return Problem(Code.TOO_MANY_ATTEMPTS, retry_after=error.seconds)
     if is_unavailable(error):
-        return Problem(Code.STORE_UNAVAILABLE, log=f"database: {summary(error)}")
+        return Problem(Code.STORE_UNAVAILABLE, log=summary(error))
     code = CODES.get(type(error))
     return Problem(code, str(error) or None) if code else None

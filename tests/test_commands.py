@@ -92,6 +92,10 @@ def command(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         (("create-admin", "--username=somebody-new"), f"{PASSWORD}\t\n", 1, "ends with an invisible character"),
         (("create-admin", "--username=somebody-new"), "correct\0horse battery\n", 1, "control character"),
         (("create-admin", "--username=somebody-new"), "correct horse b\udce4ttery\n", 1, "not valid UTF-8"),
+        (("delete-user",), "", 2, "--username=... or --id=... is required"),
+        (("delete-user", "--username=somebody", "--id=x"), "", 2, "--username=... or --id=... is required"),
+        (("delete-user", "--username=nobody-there"), "", 1, "there is no user named nobody-there"),
+        (("delete-user", "--id=6744a1b2c3d4e5f60718293a"), "", 1, "there is no user named 6744a1b2c3d4e5f60718293a"),
     ],
 )
 def test_a_failed_command_reports_the_reason(
@@ -283,6 +287,22 @@ def test_the_last_administrator_cannot_be_disabled(
     assert alice.secret_status == 200
 
 
+@pytest.mark.parametrize("option", ["username", "id"])
+def test_deleting_a_user(command: Callable[..., None], alice: Actor, database: Database[Document], option: str) -> None:
+    command("delete-user", f"--{option}={alice.username.upper() if option == 'username' else alice.claims['sub']}")
+    assert alice.secret_status == 401
+    assert database.users.find_one({"username": alice.username}) is None
+
+
+def test_the_last_administrator_cannot_be_deleted(
+    command: Callable[..., None], admin: Actor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command("delete-user", f"--username={admin.username}")
+    assert "is the last administrator" in capsys.readouterr().err
+    assert admin.get("/users").status_code == 200
+
+
 def test_create_admin_reports_that_a_username_is_taken(
     command: Callable[..., None], alice: Actor, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -310,5 +330,6 @@ def test_an_unavailable_database_is_reported_without_a_traceback(environment: di
     variables = {**environment, "APP_MONGO_URI": "mongodb://127.0.0.1:9/x", "APP_MONGO_TIMEOUT_SECONDS": "0.3"}
     failed = run(variables, "list-users")
     assert failed.returncode == 1
+    assert "127.0.0.1:9: the connection is refused" in failed.stderr
     assert "MONGO_URI" in failed.stderr
     assert "Traceback" not in failed.stderr

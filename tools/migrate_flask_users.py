@@ -19,6 +19,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
 
+from app.database.failures import summary
 from app.models.users import Access, canonical
 from app.schemas.users import USERNAME
 from app.security.passwords import CONTEXT
@@ -111,7 +112,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     except PyMongoError as error:
-        print(f"the database failed ({type(error).__name__}): is MONGO_URI right? Run it again", file=sys.stderr)
+        print(f"the database failed ({summary(error)}): is MONGO_URI right? Run it again", file=sys.stderr)
         return 2
     for line in planned.problems:
         print(line, file=sys.stderr)

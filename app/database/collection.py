@@ -3,17 +3,27 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import ASCENDING, IndexModel, ReturnDocument
-from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
+from sanic.log import error_logger, logger
 
-from app.database.failures import IndexesMissing
+from app.database import indexes
+from app.database.failures import CannotPrepare, NoAnswer
+from app.database.reports import Reports
+from app.database.threads import SharedWork
 from app.database.time_limit import TimeLimit
 from app.database.transactions import current_session
 
 Document = dict[str, Any]
 Filter = Mapping[str, Any]
 Update = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+# Every document can be decoded, whichever program has written it: times out of Python's range and texts that are not
+# UTF-8 become other values, which models do not accept. By default, one of them would fail the whole page.
+DECODING: CodecOptions[Document] = CodecOptions(
+    tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
+)
 
 
 class Collection:
@@ -24,26 +34,49 @@ class Collection:
     Every method raises pymongo's errors, NetworkTimeout among them.
     """
 
-    def __init__(self, collection: Any, indexes: Sequence[IndexModel], limit: TimeLimit) -> None:
+    def __init__(self, collection: Any, models: Sequence[IndexModel], limit: TimeLimit) -> None:
+        self.name: str = collection.name
         self._collection = collection
         self._proven = collection.with_options(read_concern=ReadConcern("linearizable"))
-        self._indexes = indexes
         self._limit = limit
-        self._indexed = False
+        self._indexes = models
+        self._indexed = not models
+        self._reports = Reports()
+        self._creating = SharedWork(self._create_indexes, f"indexes {self.name}")
 
     async def prepare(self) -> None:
         """Create the indexes, once for each process; several may do so at once.
 
-        Raises IndexesMissing.
+        Raises CannotPrepare, also while a large collection is being indexed.
         """
-        if self._indexed or not self._indexes:
+        if self._indexed:
             return
         try:
-            await self._limit.apply(self._collection.create_indexes(list(self._indexes)))
-        except OperationFailure as error:
-            reason = f"{self._collection.name}: the indexes cannot be created ({type(error).__name__} {error.code})"
-            raise IndexesMissing(reason) from error
+            await self._limit.apply(self._creating())
+        except NoAnswer as error:
+            if self._limit.trouble():
+                raise
+            reason = "the indexes are not complete yet, or the database does not answer"
+            raise CannotPrepare(f"{self.name}: {reason}") from error
         self._indexed = True
+
+    def check_indexes_again(self) -> None:
+        """Let the next `prepare` look whether the indexes still exist."""
+        self._indexed = not self._indexes
+
+    def report(self, name: str, damage: str) -> None:
+        """Log that a document cannot be used as it is, once while it is read again and again."""
+        line = f"{self.name}: the document {name} cannot be used as it is: {damage}"
+        if self._reports.is_new(line):
+            error_logger.error("%s", line)
+
+    def _create_indexes(self) -> None:
+        # Motor's delegate is the driver's own collection, for the thread.
+        indexes.create(self._collection.delegate, self._indexes, self._warn)
+
+    def _warn(self, line: str) -> None:
+        if self._reports.is_new(line):
+            logger.warning("%s", line)
 
     async def find_one(self, query: Filter, projection: Mapping[str, Any] | None = None) -> Document | None:
         """Return the first match, or None."""

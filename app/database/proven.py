@@ -6,11 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pymongo
-from bson.codec_options import CodecOptions
-from pymongo.errors import NetworkTimeout
+from bson import Timestamp
+from pymongo.errors import ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 
-from app.database.collection import Document, Filter
+from app.database.collection import DECODING, Document, Filter
+from app.database.failures import NoAnswer, NotReplicaSet
+from app.database.members import Members
 
 
 class ProvenReader:
@@ -24,8 +26,10 @@ class ProvenReader:
         milliseconds = int(seconds * 1000)
         self._seconds = seconds
         self._executor = ThreadPoolExecutor(1, "feed")
+        self._members = Members(uri)
         self._client = pymongo.MongoClient[Document](
             uri,
+            event_listeners=[self._members],
             timeoutMS=milliseconds,
             serverSelectionTimeoutMS=milliseconds,
             connectTimeoutMS=milliseconds,
@@ -35,15 +39,17 @@ class ProvenReader:
             connect=False,
             appname=f"{default_name} feed",
         )
-        options: CodecOptions[Document] = CodecOptions(tz_aware=True)
-        found = self._client.get_default_database(default_name).get_collection(collection, codec_options=options)
+        self._members.replica_set = self._client.options.replica_set_name
+        found = self._client.get_default_database(default_name).get_collection(collection, codec_options=DECODING)
         self._committed = found.with_options(read_concern=ReadConcern("majority"))
         self._proven = found.with_options(read_concern=ReadConcern("linearizable"))
 
     async def find(
         self, query: Filter, projection: Mapping[str, Any], *, sort: str, limit: int, proven: bool
-    ) -> list[Document]:
-        """Return at most `limit` committed matches in the order of `sort`. Raises pymongo's errors.
+    ) -> tuple[list[Document], Timestamp]:
+        """Return at most `limit` committed matches in the order of `sort`, and the server's logical time of the answer.
+
+        Raises pymongo's errors.
 
         A proven result has all that was acknowledged before the call. It is linearizable: after reading, the primary
         commits a write with the majority before it responds, which an isolated or replaced one cannot. MongoDB promises
@@ -52,16 +58,21 @@ class ProvenReader:
         """
         collection = self._proven if proven else self._committed
 
-        def read() -> list[Document]:
-            # A negative limit asks for one response, without a cursor for more.
-            return list(collection.find(query, projection).sort(sort).limit(-limit).batch_size(limit))
+        def read() -> tuple[list[Document], Timestamp]:
+            with self._client.start_session(causal_consistency=False) as session:
+                # A negative limit asks for one response, without a cursor for more.
+                cursor = collection.find(query, projection, session=session).sort(sort).limit(-limit).batch_size(limit)
+                found = list(cursor)
+                if session.operation_time is None:  # every member of a replica set sends it
+                    raise NotReplicaSet("the server does not tell its logical time, as members of a replica set do")
+                return found, session.operation_time
 
         future = asyncio.wrap_future(self._executor.submit(read))
         try:
             async with asyncio.timeout(self._seconds):
                 return await future
-        except TimeoutError:
-            raise NetworkTimeout(f"no answer from the database within {self._seconds} s") from None
+        except (TimeoutError, ServerSelectionTimeoutError):
+            raise NoAnswer(self._members.trouble() or f"no answer from the database within {self._seconds} s") from None
 
     async def close(self) -> None:
         """Close the connection once the thread is free."""

@@ -142,12 +142,16 @@ def framework_problem(error: Exception) -> Problem:
 class ProblemHandler(ErrorHandler):
     """The error handler of the app: answers every exception with problem details.
 
-    `translate` returns the refusal that a domain exception stands for, or None.
+    `translate` returns the refusal that a domain exception stands for, or None. `is_new` returns whether the reason of
+    a refusal must be logged: many requests are refused for the same one.
     """
 
-    def __init__(self, translate: Callable[[Exception], Problem | None]) -> None:
+    def __init__(
+        self, translate: Callable[[Exception], Problem | None], is_new: Callable[[str], bool] = lambda _: True
+    ) -> None:
         super().__init__()
         self._translate = translate
+        self._is_new = is_new
 
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
         """Log what needs attention, and respond."""
@@ -160,7 +164,8 @@ class ProblemHandler(ErrorHandler):
         if problem.code is Code.METHOD_NOT_ALLOWED and "Allow" not in problem.headers:
             problem.headers["Allow"] = allowed_methods(request)
         if problem.log:
-            error_logger.error("%s: %s", request_id(request), problem.log)
+            if self._is_new(problem.log):
+                error_logger.error("%s: %s: %s", request_id(request), problem.code, problem.log)
         elif problem.code is Code.INTERNAL_ERROR and not isinstance(exception, CancelledError):  # the client has left
             error_logger.error("%s: unexpected exception", request_id(request), exc_info=exception)
         if request.stream is not None and problem.code.status in (408, 413, 503):

@@ -56,15 +56,24 @@ class MongoAttempts:
 
     async def count(self, key: str, seconds: int) -> Window:
         """Count one more attempt in a single update."""
-        over: dict[str, Any] = {"$lte": [{"$ifNull": ["$ends", "$$NOW"]}, "$$NOW"]}
+        longest = {"$add": ["$$NOW", seconds * 1000]}
+        over: dict[str, Any] = {
+            "$or": [
+                # A new counter, or a value that this service does not write.
+                {"$not": {"$in": [{"$type": "$count"}, ["int", "long"]]}},
+                {"$lt": ["$count", 0]},
+                {"$ne": [{"$type": "$ends"}, "date"]},
+                {"$lte": ["$ends", "$$NOW"]},
+            ]
+        }
         document = await self._attempts.find_one_and_update(
             {"_id": key},
             [
                 {
                     "$set": {
                         "count": {"$cond": [over, 1, {"$add": ["$count", 1]}]},
-                        "failed": {"$cond": [over, 0, {"$ifNull": ["$failed", 0]}]},
-                        "ends": {"$cond": [over, {"$add": ["$$NOW", seconds * 1000]}, "$ends"]},
+                        "failed": {"$cond": [over, 0, {"$max": [{"$ifNull": ["$failed", 0]}, 0]}]},
+                        "ends": {"$cond": [over, longest, {"$min": ["$ends", longest]}]},
                         "counted_at": "$$NOW",
                     }
                 }

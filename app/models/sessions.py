@@ -3,16 +3,19 @@
 All times are the database's own ($$NOW), so that the clocks of the service's machines do not matter.
 """
 
+import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Self
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from bson import Timestamp
+from bson import ObjectId, Timestamp
 from pymongo import DESCENDING, IndexModel
 
 from app.database.collection import Collection, Document
+from app.database.failures import OwnError
 from app.database.proven import ProvenReader
+from app.models.fields import Check, damage, is_count, is_list, is_text, is_time
 from app.models.users import Access, User
 
 # An ended session is stored until no access token of it can be valid: ACCESS_TOKEN_SECONDS is at most an hour, and no
@@ -24,6 +27,7 @@ ROTATIONS_REMEMBERED = 8
 FEED_PAGE = 5000
 INTERRUPTED_PAGE = 100
 LIST_LENGTH = 1000
+SESSION_ID = re.compile(r"[\w-]{22}", re.ASCII)  # 128 bits in Base64url
 
 INDEXES = [
     IndexModel("user_id"),
@@ -34,10 +38,32 @@ INDEXES = [
     IndexModel("ending", partialFilterExpression={"ending": True}),
     IndexModel([("ended", 1), ("_id", 1)], partialFilterExpression={"ended": {"$exists": True}}),
 ]
-STATE = ("user_id", "access", "counter", "rotations", "ended", "expires_at")
-WITH_SERVER_TIME = dict.fromkeys(STATE, 1) | {"now": "$$NOW"}
+FIELDS: dict[str, Check] = {
+    "_id": is_text,
+    "user_id": is_text,
+    "access": lambda level: is_count(level) and level in list(Access),
+    "generation": is_count,
+    "counter": is_count,
+    "rotations": is_list(is_time),
+    "address": is_text,
+    "user_agent": is_text,
+    "created_at": is_time,
+    "refreshed_at": is_time,
+    "expires_at": is_time,
+}
+# What a rotation computes with; another type would fail the command.
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)  # later times cannot be added to
+COMPUTABLE = [
+    {"$in": [{"$type": "$counter"}, ["int", "long", "double"]]},
+    {"$isArray": "$rotations"},
+    {"$eq": [{"$type": "$created_at"}, "date"]},
+    {"$lt": ["$created_at", LATEST]},
+]
+WITH_SERVER_TIME = dict.fromkeys((*FIELDS, "ended"), 1) | {"now": "$$NOW"}
+NOT_ENDED = {"ended": {"$not": {"$type": "timestamp"}}}
 UNEXPIRED = {"ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
 ACTIVE = {"ending": None, **UNEXPIRED}
+ROTATABLE = {**ACTIVE, "$expr": {"$and": [UNEXPIRED["$expr"], *COMPUTABLE]}}
 # Without an expiry, an ended session is removed by the time of its end alone, also if settings change meanwhile.
 END = {
     "$currentDate": {"ended": {"$type": "timestamp"}, "ended_at": True},
@@ -62,13 +88,6 @@ class ActiveSession:
     refreshed_at: datetime
     address: str
     user_agent: str
-
-    @classmethod
-    def from_document(cls, document: Document) -> Self:
-        """Read a document of the collection."""
-        return cls(
-            document["_id"], *(document[name] for name in ("created_at", "refreshed_at", "address", "user_agent"))
-        )
 
 
 class SessionOver(Exception):
@@ -98,17 +117,6 @@ class Session:
     access: Access
     counter: int
     expires_at: datetime
-
-    @classmethod
-    def from_document(cls, document: Document, counter: int | None = None) -> Self:
-        """Read a document of the collection, with its own counter or an earlier one."""
-        return cls(
-            id=document["_id"],
-            user_id=document["user_id"],
-            access=Access(document["access"]),
-            counter=document["counter"] if counter is None else counter,
-            expires_at=document["expires_at"],
-        )
 
 
 class Sessions:
@@ -151,7 +159,7 @@ class Sessions:
         document = await self._sessions.find_one_and_update(
             {"_id": secrets.token_urlsafe(16)}, [{"$set": fields}], upsert=True
         )
-        return Session.from_document(document or {})  # an upsert always has a result
+        return self._session(document or {})  # an upsert always has a result
 
     async def rotate(self, session_id: str, counter: int) -> Session:
         """Exchange the token with this counter for its successor.
@@ -161,7 +169,7 @@ class Sessions:
         SessionOver or TokenReused.
         """
         moved = await self._sessions.find_one_and_update(
-            {"_id": session_id, "counter": counter, **ACTIVE},
+            {"_id": session_id, "counter": counter, **ROTATABLE},
             [
                 {
                     "$set": {
@@ -174,7 +182,7 @@ class Sessions:
             ],
         )
         if moved:
-            return Session.from_document(moved)
+            return self._session(moved)
         return await self._already_rotated(session_id, counter)
 
     async def require_active(self, session_id: str, user_id: str, generation: int | None = None) -> None:
@@ -185,14 +193,19 @@ class Sessions:
         query: Document = {"_id": session_id, "user_id": user_id, **ACTIVE}
         if generation is not None:
             query["generation"] = generation
-        if not await self._sessions.update_one(query, {"$inc": {"acts": 1}}):
+        # Another value each time, which succeeds whatever was there.
+        if not await self._sessions.update_one(query, {"$set": {"touched": ObjectId()}}):
             raise SessionOver
 
     async def active(self, user_id: str) -> list[ActiveSession]:
-        """Return the active sessions of a user, newest first."""
+        """Return the active sessions of a user, newest first; damaged ones cannot be continued, so they are not."""
         query = {"user_id": user_id, "expires_at": {"$exists": True}, **UNEXPIRED}
         found = await self._sessions.find(query, sort="created_at", direction=DESCENDING, limit=LIST_LENGTH)
-        return [ActiveSession.from_document(document) for document in found]
+        return [
+            ActiveSession(*(document[name] for name in ("_id", "created_at", "refreshed_at", "address", "user_agent")))
+            for document in found
+            if not self._damaged(document)
+        ]
 
     async def start_end(self, session_id: str, user_id: str) -> bool:
         """Mark a session of this user as ending and return whether it was active, as part of a transaction.
@@ -203,23 +216,28 @@ class Sessions:
         query = {"_id": session_id, "user_id": user_id, **UNEXPIRED}
         return await self._sessions.update_one(query, {"$set": {"ending": True}})
 
-    async def end(self, session_id: str, user_id: str) -> bool:
-        """End a session of this user and return whether it was active."""
-        return await self._sessions.update_one({"_id": session_id, "user_id": user_id, **UNEXPIRED}, END)
+    async def end(self, session_id: str) -> bool:
+        """End a session and return whether it was not ended before.
 
-    async def with_unfinished_end(self) -> list[tuple[str, str]]:
+        Also one that has expired: its document may have been changed, and its access token still be valid.
+        """
+        return await self._sessions.update_one({"_id": session_id, **NOT_ENDED}, END)
+
+    async def with_unfinished_end(self) -> list[tuple[str, str | None]]:
         """Return a page of sessions, and their users, whose end was started but not finished."""
-        found = await self._sessions.find({"ending": True}, {"user_id": 1}, limit=INTERRUPTED_PAGE)
-        return [(document["_id"], document["user_id"]) for document in found]
+        query = {"ending": True, "_id": {"$type": "string"}}  # tokens have no other ids
+        found = await self._sessions.find(query, {"user_id": 1}, limit=INTERRUPTED_PAGE)
+        return [(one["_id"], one["user_id"] if is_text(one.get("user_id")) else None) for one in found]
 
     async def end_all(self, user_id: str, generation: int) -> list[str]:
-        """End the user's sessions of earlier generations.
+        """End the user's sessions of earlier generations, also those whose generation is missing or not a number.
 
         Returns the ids of ended sessions, at most a page.
         """
-        await self._sessions.update_many({"user_id": user_id, "generation": {"$lt": generation}, "ended": None}, END)
-        ended = await self._sessions.find({"user_id": user_id, "ended": {"$ne": None}}, {"_id": 1}, limit=FEED_PAGE)
-        return [document["_id"] for document in ended]
+        earlier = {"user_id": user_id, "generation": {"$not": {"$gte": generation}}}
+        await self._sessions.update_many({**earlier, **NOT_ENDED}, END)
+        query = {"user_id": user_id, "ended": {"$type": "timestamp"}, "_id": {"$type": "string"}}
+        return [document["_id"] for document in await self._sessions.find(query, {"_id": 1}, limit=FEED_PAGE)]
 
     async def end_surplus(self, user_id: str) -> list[str]:
         """End the sessions that a user has beyond the limit: those that were refreshed longest ago.
@@ -252,24 +270,68 @@ class Sessions:
         After a full page there may be more. A proven page has every end that was acknowledged before the call. Places
         are times of the servers' logical clock: unique, and never set back. Raises pymongo's errors.
         """
-        query = {"ended": {"$gte": since}}
-        found = await self._feed.find(query, {"ended": 1}, sort="ended", limit=FEED_PAGE, proven=proven)
-        return [(document["ended"], document["_id"]) for document in found]
+        found, now = await self._feed.find(
+            {"ended": {"$gte": since}}, {"ended": 1}, sort="ended", limit=FEED_PAGE, proven=proven
+        )
+        page: list[tuple[Timestamp, str]] = []
+        start = since
+        for document in found:
+            ended = document["ended"]
+            if not isinstance(ended, Timestamp):  # a list of them matches, too
+                self._sessions.report(_name(document), "its end is not a timestamp")
+            elif ended > now:
+                # No end that was written has such a place. Following it would skip all later ends.
+                self._sessions.report(_name(document), "its end lies in the future")
+                return page  # the places of all others come before
+            else:
+                since = max(since, ended)
+            page.append((since, str(document["_id"])))
+        if len(page) == FEED_PAGE and since == start:  # or the next page would be the same
+            raise OwnError("sessions: the ends of too many documents are not timestamps")
+        return page
 
     async def _already_rotated(self, session_id: str, counter: int) -> Session:
         # Proven, because an isolated primary would continue a session that was ended elsewhere.
         document = await self._sessions.find_one_proven({"_id": session_id}, WITH_SERVER_TIME)
-        if document is None or document.get("ended") or document["expires_at"] <= document["now"]:
+        if document is None or document.get("ended") is not None or self._damaged(document):
+            raise SessionOver
+        if document["expires_at"] <= document["now"]:
             raise SessionOver
         rotations_ago: int = document["counter"] - counter
         rotated: list[datetime] = document["rotations"]
         if rotations_ago <= 0:  # newer than the database, which must have been restored from a backup
             raise SessionOver
         if rotations_ago <= len(rotated) and document["now"] - rotated[rotations_ago - 1] <= self._grace:
-            return Session.from_document(document, counter + 1)
-        await self.end(session_id, document["user_id"])
+            return self._session({**document, "counter": counter + 1})
+        await self.end(session_id)
         raise TokenReused(document["user_id"])
+
+    def _session(self, document: Document) -> Session:
+        """Read a document. Raises SessionOver if it is damaged."""
+        if self._damaged(document):
+            raise SessionOver
+        return Session(
+            id=document["_id"],
+            user_id=document["user_id"],
+            access=Access(document["access"]),
+            counter=int(document["counter"]),
+            expires_at=document["expires_at"],
+        )
+
+    def _damaged(self, document: Document) -> bool:
+        damaged = damage(document, FIELDS)
+        if damaged:
+            self._sessions.report(_name(document), f"the session counts as ended because of {', '.join(damaged)}")
+        return bool(damaged)
 
     def _expiry(self, created_at: str) -> dict[str, Any]:
         idle, absolute = {"$add": ["$$NOW", self._idle]}, {"$add": [created_at, self._absolute]}
         return {"$min": [idle, absolute]}
+
+
+def _name(document: Document) -> str:
+    """Return the id for the log, if it is one of ours."""
+    session_id = document["_id"]
+    if is_text(session_id) and SESSION_ID.fullmatch(session_id):
+        return str(session_id)
+    return f"with an _id of the type {type(session_id).__name__}"

@@ -1,5 +1,6 @@
 """Users: names, password hashes, access levels, and the generation of their sessions."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -8,14 +9,17 @@ from typing import Any, Self, TypedDict, Unpack
 
 from bson import ObjectId
 from bson.errors import InvalidId
-from pymongo import IndexModel
+from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from app.database.collection import Collection, Document
+from app.models.fields import Check, damage, is_count, is_flag, is_list, is_text, is_time
 
 INTERRUPTED_PAGE = 100
+ADMINISTRATORS_PAGE = 100
 NETWORKS_REMEMBERED = 5
+NAME_LENGTH = 64
 
 
 class Access(IntEnum):
@@ -31,11 +35,33 @@ INDEXES = [
     IndexModel("access", partialFilterExpression={"access": Access.ADMIN}),
     IndexModel("ending", partialFilterExpression={"ending": True}),
 ]
-# Documents of another program lack the canonical name, by which names are unique.
-FOREIGN = {"canonical_name": None}
-PRESENT = {"canonical_name": {"$ne": None}, "deleted": None}
+FIELDS: dict[str, Check] = {
+    "username": lambda name: is_text(name) and 0 < len(name) <= NAME_LENGTH,
+    "canonical_name": is_text,
+    "password": lambda password_hash: is_text(password_hash) and password_hash != "",
+    "access": lambda level: is_count(level) and level in list(Access),
+    "disabled": is_flag,
+    "generation": is_count,
+    "created_at": is_time,
+}
+
+
+def _is_usual_network(value: Any) -> bool:
+    """Return whether a value is a network with its time, or one without, of an earlier release."""
+    return is_text(value) or (isinstance(value, dict) and is_text(value.get("network")) and is_time(value.get("since")))
+
+
+OPTIONAL: dict[str, Check] = {"usual_networks": is_list(_is_usual_network), "deleted": is_flag}
+# Documents of the predecessor lack the canonical name, by which names are unique, and all that this service has added.
+FOREIGN = {"canonical_name": None, "generation": None}
+NOT_DELETED = {"$nor": [FOREIGN], "deleted": {"$ne": True}}
+PRESENT = NOT_DELETED | {"_id": {"$type": "objectId"}}
 NOT_MIGRATED = (
     "the users are the Flask predecessor's: python -m tools.migrate_flask_users moves them, see docs/deploy.md"
+)
+UNUSABLE_IDS = (
+    "users whose _id is not an ObjectId cannot log in, and are not listed: "
+    'db.users.find({_id: {$not: {$type: "objectId"}}}) finds them; insert them again with an ObjectId'
 )
 
 
@@ -64,6 +90,8 @@ class User:
     # Failed attempts elsewhere do not lock the user out there.
     usual_networks: Mapping[str, datetime] = field(default_factory=dict)
     deleted: bool = False  # while the user's sessions are being ended
+    # The fields of the document that are missing or have a wrong value. Such a user counts as disabled.
+    damaged: tuple[str, ...] = ()
 
     @classmethod
     def new(
@@ -88,17 +116,24 @@ class User:
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
-        """Read a document of the collection."""
+        """Read a document of the collection, whose id is an ObjectId, whatever its other fields are.
+
+        What is missing or wrong is replaced by what permits least, so that the user can be listed, changed and deleted.
+        """
+        damaged = damage(document, FIELDS, OPTIONAL)
+        right = {name: value for name, value in document.items() if name not in damaged}
         return cls(
             id=str(document["_id"]),
-            username=document["username"],
-            password_hash=document["password"],
-            access=Access(document["access"]),
-            disabled=document["disabled"],
-            generation=document["generation"],
-            created_at=document["created_at"],
-            usual_networks=_usual_networks(document),
-            deleted=document.get("deleted", False),
+            username=right.get("username", ""),
+            password_hash=right.get("password", ""),
+            access=Access(right.get("access", Access.GUEST)),
+            disabled=bool(damaged) or document["disabled"],
+            # Higher than any counter, so that starting the next generation ends all sessions.
+            generation=int(right.get("generation", time.time())),
+            created_at=right.get("created_at", document["_id"].generation_time),
+            usual_networks=_usual_networks(right),
+            deleted=right.get("deleted", False),
+            damaged=damaged,
         )
 
     def to_document(self) -> Document:
@@ -135,7 +170,7 @@ def _usual_networks(document: Document) -> dict[str, datetime]:
     """Return the usual networks with their times; those of an earlier release have none."""
     usual = document.get("usual_networks", ())
     return {
-        **{one: document["created_at"] for one in usual if isinstance(one, str)},
+        **{one: document.get("created_at", datetime.now(UTC)) for one in usual if isinstance(one, str)},
         **{one["network"]: one["since"] for one in usual if isinstance(one, dict)},
     }
 
@@ -151,6 +186,18 @@ def canonical(username: str) -> str:
 def startup_error(database: Database[Any]) -> str | None:
     """Return why the users of this database cannot be served, or None."""
     return NOT_MIGRATED if database["users"].find_one(FOREIGN, {"_id": 1}) else None
+
+
+def startup_warning(database: Database[Any]) -> str | None:
+    """Return which users cannot be served, or None.
+
+    MongoDB orders ids by their types, so if the first and the last are ObjectIds, all are.
+    """
+    for direction in (ASCENDING, DESCENDING):
+        found = database["users"].find_one({}, {"_id": 1}, sort=[("_id", direction)])
+        if found and not isinstance(found["_id"], ObjectId):
+            return UNUSABLE_IDS
+    return None
 
 
 def _key(user_id: str) -> ObjectId | None:
@@ -176,16 +223,21 @@ class Users:
 
     async def by_name(self, username: str) -> User | None:
         """Return the user with this name in any spelling, or None."""
-        return await self._one({"canonical_name": canonical(username)})
+        document = await self._users.find_one(NOT_DELETED | {"canonical_name": canonical(username)})
+        if document and not isinstance(document["_id"], ObjectId):
+            self._users.report(f"with an _id of the type {type(document['_id']).__name__}", "it must be an ObjectId")
+            return None
+        return self._read(document)
 
     async def by_id(self, user_id: str) -> User | None:
         """Return the user with this id, or None; any text is accepted."""
-        return await self._one({"_id": _key(user_id)})
+        key = _key(user_id)
+        return self._read(await self._users.find_one(PRESENT | {"_id": key})) if key else None
 
     async def by_id_proven(self, user_id: str) -> User | None:
         """Return the user as of now, which an isolated primary cannot answer."""
-        document = await self._users.find_one_proven(PRESENT | {"_id": _key(user_id)})
-        return User.from_document(document) if document else None
+        key = _key(user_id)
+        return self._read(await self._users.find_one_proven(PRESENT | {"_id": key})) if key else None
 
     async def page(self, after: str | None, limit: int) -> list[User]:
         """Return users in the order of their ids, after a given id.
@@ -193,7 +245,11 @@ class Users:
         All pages cost the same.
         """
         query = PRESENT | ({"_id": {"$gt": _key(after)}} if after else {})
-        return [User.from_document(document) for document in await self._users.find(query, limit=limit)]
+        return self._read_all(await self._users.find(query, limit=limit))
+
+    def report(self, user: User, reason: str) -> None:
+        """Log that the document of a user cannot be used as it is."""
+        self._users.report(user.id, reason)
 
     async def replace_hash(self, user: User, password_hash: str) -> None:
         """Store a stronger hash of the same password, unless the password was changed meanwhile."""
@@ -241,35 +297,53 @@ class Users:
 
     async def with_unfinished_generation(self) -> list[User]:
         """Return a page of users whose generation was started but not finished."""
-        found = await self._users.find({"ending": True}, limit=INTERRUPTED_PAGE)
-        return [User.from_document(document) for document in found]
+        found = await self._users.find({"ending": True, "_id": {"$type": "objectId"}}, limit=INTERRUPTED_PAGE)
+        users = self._read_all(found)
+        for user, document in zip(users, found, strict=True):
+            if "generation" in user.damaged:  # `finish_generation` needs it
+                unchanged = {"_id": document["_id"], "generation": {"$eq": document.get("generation")}}
+                await self._users.update_one(unchanged, {"$set": {"generation": user.generation}})
+        return users
 
     async def lock(self, user_id: str) -> User | None:
         """Return the user with this id, or None, as part of a transaction.
 
         Writes to the user, so that a concurrent change of it conflicts with the transaction.
         """
-        document = await self._users.find_one_and_update(PRESENT | {"_id": _key(user_id)}, {"$inc": {"acts": 1}})
-        return User.from_document(document) if document else None
+        key = _key(user_id)
+        written = {"$set": {"touched": ObjectId()}}  # another value each time, which succeeds whatever was there
+        return self._read(await self._users.find_one_and_update(PRESENT | {"_id": key}, written)) if key else None
 
     async def _start_generation(self, user: User, changes: dict[str, Any], *, stays_admin: bool) -> User:
         if user.has_access(Access.ADMIN) and not stays_admin:
             await self._require_another_admin(user)
+        # The transaction has read the user, so the generation is still the same.
         changed = await self._users.find_one_and_update(
-            {"_id": _key(user.id)}, {"$inc": {"generation": 1}, "$set": {"ending": True, **changes}}
+            {"_id": _key(user.id)}, {"$set": {"generation": user.generation + 1, "ending": True, **changes}}
         )
         return User.from_document(changed or {})  # the transaction has read it
 
     async def _require_another_admin(self, user: User) -> None:
-        """Raise LastAdmin without another administrator.
+        """Raise LastAdmin without another administrator who can log in.
 
         All such transactions write to one document, or two could remove the last two administrators (write skew).
         """
-        await self._locks.find_one_and_update({"_id": "administrators"}, {"$inc": {"changes": 1}}, upsert=True)
-        others = {"access": Access.ADMIN, "disabled": False, "deleted": None, "_id": {"$ne": _key(user.id)}}
-        if not await self._users.find_one(others, {"_id": 1}):
+        await self._locks.find_one_and_update({"_id": "administrators"}, {"$set": {"touched": ObjectId()}}, upsert=True)
+        others = NOT_DELETED | {
+            "access": Access.ADMIN,
+            "disabled": False,
+            "_id": {"$type": "objectId", "$ne": _key(user.id)},
+        }
+        found = await self._users.find(others, limit=ADMINISTRATORS_PAGE)
+        if all(other.damaged for other in self._read_all(found)):
             raise LastAdmin
 
-    async def _one(self, query: dict[str, Any]) -> User | None:
-        document = await self._users.find_one(PRESENT | query)
-        return User.from_document(document) if document else None
+    def _read(self, document: Document | None) -> User | None:
+        return self._read_all([document])[0] if document else None
+
+    def _read_all(self, documents: list[Document]) -> list[User]:
+        users = [User.from_document(document) for document in documents]
+        for user in users:
+            if user.damaged:
+                self.report(user, f"the user counts as disabled because of {', '.join(user.damaged)}")
+        return users

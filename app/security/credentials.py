@@ -8,7 +8,7 @@ from app.background import shielded
 from app.http.client import Client
 from app.models.sessions import SessionOver
 from app.models.users import User, Users
-from app.security.passwords import Passwords
+from app.security.passwords import Passwords, UnusableHash
 from app.security.throttle import Attempt, Throttle, TooManyAttempts
 from app.security.turns import Caller, HashingBusy, Place
 
@@ -59,7 +59,13 @@ class CredentialsVerifier:
     @shielded
     async def _verify(self, user: User | None, password: str, network: str, attempt: Attempt, place: Place) -> User:
         """Verify and settle the counts; shielded, or a right password whose client leaves would count as wrong."""
-        right, better_hash = await self._passwords.verify(place, password, user.password_hash if user else None)
+        try:
+            password_hash = user.password_hash if user else None
+            right, better_hash = await self._passwords.verify(place, password, password_hash)
+        except UnusableHash:
+            right, better_hash = False, None
+            if user:
+                self._users.report(user, "its password hash cannot be verified")
         if user is None or user.disabled or not right:
             await self._throttle.failed(attempt)
             audit("login_failed", user_id=user.id if user else None)

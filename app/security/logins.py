@@ -129,9 +129,9 @@ class Logins:
             self._revocations.add(session_id)
             audit("session_displaced", user_id=user_id, session_id=session_id)
 
-    async def _end(self, session_id: str, user_id: str) -> None:
+    async def _end(self, session_id: str, user_id: str | None) -> None:
         """End a session. What the database did not acknowledge, this worker does not remember."""
-        if await self._sessions.end(session_id, user_id):
+        if await self._sessions.end(session_id):
             audit("logged_out", user_id=user_id, session_id=session_id)
         self._revocations.add(session_id)  # also if another worker ended it, of which this one may not know yet
 

@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from passlib.context import CryptContext
-from passlib.exc import UnknownHashError
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from app.security.password_strength import weakness
@@ -27,6 +26,10 @@ CONTEXT = CryptContext(
     argon2__time_cost=2,
     argon2__parallelism=1,
 )
+# A stored hash decides what its verification costs; beyond these costs, about a second, it would block the others.
+MOST_MEMORY_KIB = 256 * 1024
+MOST_MEMORY_PASSES = 1024 * 1024  # Argon2's memory in KiB, times its passes
+MOST_ROUNDS = 2_000_000  # of PBKDF2
 COMMON = frozenset(FREQUENCY_LISTS["passwords"])  # 30,000 from published breaches, in lower case
 # Added to the process's own: logins hardly slow other requests down then, and take under a second on a saturated core.
 NICENESS = 15
@@ -47,16 +50,35 @@ class WeakPassword(Exception):
         self.rule = rule
 
 
+class UnusableHash(Exception):
+    """The stored hash is damaged, of an unknown kind, or would take too long."""
+
+
 def normalise(password: str) -> str:
     """Return the form of a password that is measured and hashed (NIST SP 800-63B-4: NFC)."""
     return unicodedata.normalize("NFC", password)
 
 
-def _verify(password: str, password_hash: str) -> tuple[bool, str | None]:
+def _verify(password: str, password_hash: str, dummy_hash: str) -> tuple[bool, str | None]:
+    """Verify a password. Raises UnusableHash, after the time that any other hash takes."""
     try:
-        return CONTEXT.verify_and_update(password, password_hash)  # type: ignore[no-any-return]
-    except UnknownHashError:
-        return False, None
+        if _affordable(password_hash):
+            return CONTEXT.verify_and_update(password, password_hash)  # type: ignore[no-any-return]
+    except (ValueError, TypeError, NotImplementedError):
+        pass  # what passlib raises for malformed hashes
+    CONTEXT.verify(password, dummy_hash)
+    raise UnusableHash
+
+
+def _affordable(password_hash: str) -> bool:
+    """Return whether the hash is of a known kind and its costs are bounded. Raises passlib's errors."""
+    scheme = CONTEXT.identify(password_hash)
+    if scheme is None:
+        return False
+    parsed = CONTEXT.handler(scheme).from_string(password_hash)
+    if scheme == "argon2":
+        return bool(parsed.memory_cost <= MOST_MEMORY_KIB and parsed.memory_cost * parsed.rounds <= MOST_MEMORY_PASSES)
+    return bool(parsed.rounds <= MOST_ROUNDS)
 
 
 def _hash_if_strong(password: str, *words: str) -> tuple[str | None, str]:
@@ -123,9 +145,10 @@ class Passwords:
         """Return whether the password is right, in the turn of a place.
 
         Also returns a stronger hash if the stored one is outdated. Without a hash (unknown user) a dummy hash is
-        verified, which prevents user enumeration by timing.
+        verified, which prevents user enumeration by timing. Raises UnusableHash.
         """
-        right, better = await self._work(place, _verify, normalise(password), password_hash or self._dummy_hash)
+        stored = password_hash or self._dummy_hash
+        right, better = await self._work(place, _verify, normalise(password), stored, self._dummy_hash)
         return (right, better) if password_hash else (False, None)
 
     def close(self) -> None:

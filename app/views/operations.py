@@ -32,14 +32,13 @@ class Ready(HTTPMethodView, attach=blueprint, uri="/health/ready"):
 
     @describe(responses={200: Health}, refuses=(Code.STOPPING, Code.CONNECTIONS_EXHAUSTED, Code.REVOCATIONS_STALE))
     async def get(self, request: Request) -> HTTPResponse:
-        """Check that the service can serve: connections left, database reachable, revocations fresh."""
+        """Check that the service can serve: connections left, database usable by all requests, revocations fresh."""
         ctx = request.app.ctx
         if ctx.draining:
             raise Problem(Code.STOPPING)
         if ctx.connections.exhausted():
             raise Problem(Code.CONNECTIONS_EXHAUSTED)
-        await ctx.database.ping()
-        await ctx.database.prepare()
+        await ctx.database.check()
         if ctx.revocations.stale():
             raise Problem(Code.REVOCATIONS_STALE)
         return write(Health(status="ready"))

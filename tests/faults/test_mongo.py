@@ -200,8 +200,17 @@ def test_the_service_starts_before_its_database(tmp_path: Path, note: Note) -> N
 
 
 @pytest.mark.parametrize("processes", ["--workers=2", "--single-process"])
-@pytest.mark.parametrize("login", ["root:wrong@", ""], ids=["wrong", "none"])
-def test_rejected_database_credentials_stop_the_start_with_one_line(tmp_path: Path, login: str, processes: str) -> None:
+@pytest.mark.parametrize(
+    ("login", "reason"),
+    [
+        ("root:wrong@", "the database rejects this user name and password"),
+        ("", "the database requires a user name and a password (Unauthorized 13)"),
+    ],
+    ids=["wrong", "none"],
+)
+def test_rejected_database_credentials_stop_the_start_with_one_line(
+    tmp_path: Path, login: str, reason: str, processes: str
+) -> None:
     """In contrast, an unavailable database does not stop the start, because it has not rejected the credentials."""
     data, key = tmp_path / "mongodb", tmp_path / "key"
     key.write_text(secrets.token_hex(32))
@@ -212,10 +221,7 @@ def test_rejected_database_credentials_stop_the_start_with_one_line(tmp_path: Pa
     with running_mongo(data, "--keyFile", str(key), port=mongo.port) as strict:
         with starting(strict.uri.replace("//", f"//{login}") + "?authSource=admin", processes) as server:
             assert server.command.wait() == 1
-            assert server.command.output == (
-                "The service cannot start with these settings:\n"
-                "  MONGO_URI: the database rejects this user name and password\n"
-            )
+            assert server.command.output == f"The service cannot start with these settings:\n  MONGO_URI: {reason}\n"
         with starting(strict.uri.replace("//", "//root:right@") + "?authSource=admin", processes) as server:
             server.command.wait_for(f"{server.url}/health/ready")
 

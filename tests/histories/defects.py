@@ -115,7 +115,7 @@ def remembered_before_acknowledged() -> None:
     """Reject the tokens of a session before the database has acknowledged its end."""
     original = Logins._end
 
-    async def end(self: Logins, session_id: str, user_id: str) -> None:
+    async def end(self: Logins, session_id: str, user_id: str | None) -> None:
         self._revocations.add(session_id)
         await original(self, session_id, user_id)
 
