@@ -317,7 +317,9 @@ class Model:
         user = state.users[own.user]
         if operation.outcome == OK and user.status is not Status.PRESENT:
             return Move(state, Phase("finish", user.generation))
-        return self._changed(operation, state, own.user) if state.active(own) else IMPOSSIBLE
+        if own.ended or own.marked:
+            return IMPOSSIBLE
+        return self._changed(operation, state, own.user)  # of any generation, so that it can be repeated
 
     # The own account
 

@@ -229,6 +229,19 @@ def test_a_login_before_logout_all_does_not_survive_it(story: Story) -> None:
     assert story.broken == [NO_ORDER]
 
 
+def test_two_concurrent_requests_can_log_out_everywhere(story: Story) -> None:
+    """The second begins when the first has changed the user, and has not ended the session yet."""
+    story(Kind.LOGOUT_ALL, "alice", session="of-alice", at=(10, 11))
+    story(Kind.LOGOUT_ALL, "alice", session="of-alice", at=(10.1, 10.9))
+    assert story.broken == []
+
+
+def test_an_ended_session_cannot_log_out_everywhere(story: Story) -> None:
+    story(Kind.LOGOUT_ALL, "alice", session="of-alice")
+    story(Kind.LOGOUT_ALL, "alice", session="of-alice")
+    assert story.broken == [NO_ORDER]
+
+
 def test_sessions_end_one_after_the_other(story: Story) -> None:
     """The first step has ended all of them, the second has reached one, and its worker does not respond."""
     story.log_in("alice", "second")

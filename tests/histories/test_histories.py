@@ -41,8 +41,10 @@ def test_an_order_of_operations_explains_every_history(
         for seed in range(first, first + -(-NUMBER // HISTORIES)):
             batch = batches.run(seed)
             outcomes += counted(batch)
-            failures += [text for number in range(HISTORIES) for text in problems(batch, number)]
+            found = [text for number in range(HISTORIES) for text in problems(batch, number)]
+            failures += found
             with capsys.disabled():
+                sys.stdout.write("".join(f"\n\n{text}\n" for text in found))  # now, since the other batches take long
                 sys.stdout.write(
                     f"\nseed {seed}: {summary(outcomes, time.monotonic() - began)}; {len(failures)} failures"
                 )
