@@ -81,7 +81,7 @@ class Administration:
         Raises WeakPassword, HashingBusy or UserNotFound.
         """
         self._passwords.check_policy(password, user.username)
-        new_hash = await self._passwords.hash(password)
+        new_hash = await self._passwords.hash_new(password, Caller(), user.username)
         _found(await self._generations.change(user.id, right=no_right_needed, by=COMMAND_LINE.name, password=new_hash))
 
     async def change(
