@@ -13,6 +13,8 @@ from sanic.exceptions import BadRequest
 from sanic.response import json
 from sanic_jwt import Initialize, protected, scoped
 
+from app.server.connections import Connections
+
 ISSUER = "stock"
 USER = {"user_id": "1", "username": "alice"}
 SCOPES = ["user"]
@@ -53,6 +55,7 @@ def create_stock_app(secret: str, **settings: Any) -> App:
 
     app: App = Sanic("stock", config=Config(SETTINGS, env_prefix=None))
     app.ctx.refresh_tokens = refresh_tokens
+    app.ctx.connections = Connections()  # for the protocol of this service, which is that of the whole process
     Initialize(
         app,
         authenticate=authenticate,

@@ -8,6 +8,7 @@ import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -199,7 +200,7 @@ def test_a_response_that_is_being_sent_is_not_cut_off(full: Full, monkeypatch: p
     async def story() -> None:
         page = (await (await full.connect()).get("/docs")).text
         await full.leave()
-        path = page.partition('<script src="')[2].partition('"')[0]
+        path = urljoin("/docs", page.partition('<script src="')[2].partition('"')[0])
         waiting = socket.socket()
         waiting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         waiting.connect(full.service.address)

@@ -10,6 +10,7 @@ from pymongo import MongoClient
 
 from app.models.users import Access
 from config import Config
+from config.product import NAME
 from tests.conftest import PASSWORD, Actor, Document, Service
 from tests.processes import until
 from tools.local_mongo import LocalMongo
@@ -58,7 +59,7 @@ def failing(mongo: LocalMongo) -> Failing:
     def failing(code: int, *commands: str) -> Iterator[None]:
         with MongoClient[Document](mongo.uri) as client:
             # The connection of the test itself has another name.
-            data: dict[str, Any] = {"failCommands": list(commands), "errorCode": code, "appName": "sanic_api_demo"}
+            data: dict[str, Any] = {"failCommands": list(commands), "errorCode": code, "appName": NAME}
             client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
             try:
                 yield

@@ -17,6 +17,7 @@ from config.keys import (
     check_key,
     weakness,
 )
+from config.product import NAME, SLUG
 
 SAMPLES = 200  # of each form; a run of 10,000 of each refused none, and found at most 8 bits
 GENERATOR = random.Random(14)  # noqa: S311 - the same keys in every run, so that the test does not depend on luck
@@ -57,7 +58,7 @@ def test_random_keys_are_accepted(form: str) -> None:
     assert [check_key(key) for key in keys[:10]] == keys[:10]
 
 
-GUESSED = """
+GUESSED = f"""
 12345678901234567890123456789012
 98765432109876543210987654321098765432
 31415926535897932384626433832795
@@ -91,8 +92,8 @@ password1password2password3password4
 P4ssw0rd!P4ssw0rd2!P4ssw0rd3!P4ssw0rd4!
 My5up3r53cr3tK3yF0rPr0duct10n2024
 MySuperSecretJWTKeyForProduction2024!
-sanic-api-demo-secret-key-production-2026
-sanic_api_demo_sanic_api_demo_sanic
+{SLUG}-secret-key-production-2026
+{NAME}_{NAME}_sanic
 thisisaverysecretkeythatnobodyknows
 THISISAVERYSECRETKEYTHATNOBODYKNOWS
 yekterceserucesyrevasisihtdnuora

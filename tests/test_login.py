@@ -10,6 +10,7 @@ import pytest
 from passlib.hash import pbkdf2_sha256
 from pymongo.database import Database
 
+from config import Config
 from tests.conftest import PASSWORD, Actor, Document, Service
 
 
@@ -96,10 +97,10 @@ def test_a_hash_of_the_flask_predecessor_logs_in_and_is_replaced(
     assert alice.log_in().secret_status == 200
 
 
-def test_the_access_token_has_exactly_the_documented_claims(alice: Actor) -> None:
+def test_the_access_token_has_exactly_the_documented_claims(alice: Actor, config: Config) -> None:
     claims = alice.claims
     assert set(claims) == {"sub", "sid", "jti", "iat", "exp", "iss", "aud", "scopes"}
-    assert claims["exp"] - claims["iat"] == alice.tokens["expires_in"] == 900
+    assert claims["exp"] - claims["iat"] == alice.tokens["expires_in"] == config.ACCESS_TOKEN_SECONDS
     assert claims["scopes"] == ["guest", "user"]
     verified = alice.get("/auth/verify")
     assert (verified.status_code, verified.json()) == (200, {"valid": True, **claims})

@@ -173,7 +173,7 @@ def test_stored_values_are_kept_and_missing_values_get_defaults(
     del bare["access"]
     users.insert_many([known, bare])
     migrate(uri, "--apply")
-    defaults = {"disabled": False, "generation": 0}
+    defaults = {"disabled": False, "generation": 0, "usual_networks": []}
     assert all_users(users) == [
         {**known, **defaults, "canonical_name": "known"},
         {
@@ -317,4 +317,4 @@ def test_a_migration_that_a_frozen_database_stops_continues_on_the_next_run(
 
 def test_invalid_settings_are_named(migrate: Migrate) -> None:
     result = migrate("nowhere")
-    assert (result.returncode, "MONGO_URI: is not a MongoDB" in result.stderr) == (2, True)
+    assert (result.returncode, "MONGO_URI (environment): is not a MongoDB" in result.stderr) == (2, True)

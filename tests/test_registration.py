@@ -7,17 +7,18 @@ import pytest
 from passlib.hash import argon2
 from pymongo.database import Database
 
+from config import Config
 from config.product import NAME
 from tests.conftest import PASSWORD, Actor, Document, Service
 
 
-def test_registration_logs_in_and_returns_the_user(service: Service) -> None:
+def test_registration_logs_in_and_returns_the_user(service: Service, config: Config) -> None:
     name = f"Carol.{secrets.token_hex(4)}_-"
     response = service("POST", "/users/registration", json={"username": name, "password": PASSWORD})
     body = response.json()
     assert response.status_code == 201
     assert response.headers["cache-control"] == "no-store"
-    assert (body["token_type"], body["expires_in"]) == ("Bearer", 900)
+    assert (body["token_type"], body["expires_in"]) == ("Bearer", config.ACCESS_TOKEN_SECONDS)
     assert set(body["user"]) == {"id", "username", "access", "disabled", "created_at"}
     assert (body["user"]["username"], body["user"]["access"], body["user"]["disabled"]) == (name, "user", False)
     me = service("GET", "/auth/me", token=body["access_token"])

@@ -87,6 +87,7 @@ def fields(document: Document) -> Document:
         "disabled": bool(document.get("disabled", False)),
         "generation": 0,
         "created_at": created_at if isinstance(created_at, datetime) else document["_id"].generation_time,
+        "usual_networks": [],
     }
 
 
