@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tests.histories.model import DONE, START, Model, Phase, State
 from tests.histories.records import Operation
 
-LIMIT = 300_000  # configurations, which take some ten seconds
+LIMIT = 1_000_000  # configurations, which take a minute and 1 GB of memory
 ANYTHING = -1  # all bits
 
 
