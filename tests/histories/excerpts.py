@@ -1,11 +1,24 @@
 """A readable excerpt of a history: the operations that show a violation."""
 
+from collections import Counter
 from collections.abc import Sequence
 
+from tests.histories.batches import Batch
+from tests.histories.checker import check
 from tests.histories.records import OK, WRONG_PASSWORD, History, Injected, Kind, Operation
 from tests.histories.rules import Violation
+from tests.histories.services import PERIODS
 
 ABOUT_PASSWORD = frozenset({Kind.REGISTER, Kind.LOGIN, Kind.PASSWORD, Kind.DELETE_ME})
+
+
+def problems(batch: Batch, number: int, outcomes: Counter[str]) -> list[str]:
+    """Return a description of each violation in a history of a batch, and count whether it is undecided."""
+    history = batch.histories[number]
+    verdict = check(history, PERIODS)
+    outcomes["undecided"] += verdict.undecided
+    where = f"History {number} of HISTORIES_SEED={batch.seed}"
+    return [f"{where}\n{excerpt(one, history, batch.faults)}" for one in verdict.violations]
 
 
 def excerpt(violation: Violation, history: History, faults: Sequence[Injected] = ()) -> str:
