@@ -11,8 +11,10 @@ from pymongo.errors import ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 
 from app.database.collection import DECODING, Document, Filter
-from app.database.failures import NoAnswer, NotReplicaSet
+from app.database.failures import NoAnswer
 from app.database.members import Members
+
+UNKNOWN_TIME = Timestamp(2**32 - 1, 2**32 - 1)  # later than all others
 
 
 class ProvenReader:
@@ -47,7 +49,7 @@ class ProvenReader:
     async def find(
         self, query: Filter, projection: Mapping[str, Any], *, sort: str, limit: int, proven: bool
     ) -> tuple[list[Document], Timestamp]:
-        """Return at most `limit` committed matches in the order of `sort`, and the server's logical time of the answer.
+        """Return at most `limit` committed matches in the order of `sort`, and the server's logical time then.
 
         Raises pymongo's errors.
 
@@ -63,9 +65,8 @@ class ProvenReader:
                 # A negative limit asks for one response, without a cursor for more.
                 cursor = collection.find(query, projection, session=session).sort(sort).limit(-limit).batch_size(limit)
                 found = list(cursor)
-                if session.operation_time is None:  # every member of a replica set sends it
-                    raise NotReplicaSet("the server does not tell its logical time, as members of a replica set do")
-                return found, session.operation_time
+                # A member of a new replica set does not tell it until it has keys that sign times.
+                return found, session.operation_time or UNKNOWN_TIME
 
         future = asyncio.wrap_future(self._executor.submit(read))
         try:
