@@ -20,13 +20,17 @@ from tests.routes import ROUTES, example_path
 MEMBERS = {"type", "title", "status", "detail", "code", "request_id"}
 
 
-def raw(service: Service, request: bytes) -> bytes:
-    """Send bytes that no client library would send; return the whole response."""
+def raw(service: Service, request: bytes, *, half_close: bool = True) -> bytes:
+    """Send bytes that no client library would send; return the whole response.
+
+    A request that has to wait is dropped when its client closes its half of the connection.
+    """
 
     def exchange() -> bytes:
         with socket.create_connection(service.address, timeout=5) as connection:
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
             response = b""
             while part := connection.recv(65536):
                 response += part

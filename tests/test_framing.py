@@ -297,9 +297,10 @@ def test_a_body_has_a_limited_number_of_chunks(service: Service) -> None:
     def blank(chunks: int) -> bytes:
         return request("POST /auth HTTP/1.1", *fields, body=b"1\r\n \r\n" * chunks + b"0\r\n\r\n")
 
-    within = raw(service, blank(CHUNKS - 1) + blank(CHUNKS - 1) + HELLO)
+    last = request("GET /tests/hello HTTP/1.1", "Connection: close")
+    within = raw(service, blank(CHUNKS - 1) + blank(CHUNKS - 1) + last, half_close=False)
     assert (statuses(within), within.count(b"malformed_json")) == ([400, 400, 200], 2)
-    beyond = raw(service, blank(CHUNKS) + HELLO)
+    beyond = raw(service, blank(CHUNKS) + HELLO, half_close=False)
     assert (statuses(beyond), beyond.count(b"bad_request")) == ([400], 1)
 
 

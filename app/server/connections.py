@@ -21,6 +21,7 @@ from app.http.codes import Code
 from app.http.problems import CONTENT_TYPE, Problem, problem_body
 from app.server import slow_requests
 from app.server.exchange import HEADS
+from app.server.pace import Pace
 
 SPARE = 32  # connections beyond the limit, each for one request, so that health checks and others are answered
 LOOKS = 32  # connections that are looked at for one that may be closed; bounds the work for a new connection
@@ -103,6 +104,7 @@ class Connections:
 
     def __init__(self, limit: int = sys.maxsize) -> None:
         self.limit = limit
+        self.pace = Pace()
         self._spare = max(1, min(SPARE, limit // 8))
         self._open: OrderedDict[Protocol, None] = OrderedDict()
         self._counts: Counter[str] = Counter()  # since the latest line in the log

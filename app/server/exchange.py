@@ -20,6 +20,7 @@ from app.http.responses import HEADERS, Response
 from app.logs import access
 from app.metrics import requests
 from app.server.framing import CHUNK_LINE, CHUNK_LINE_BYTES, CHUNKS, HEAD, HEAD_END, LINE_BREAK, known_fields
+from app.server.pace import BULKY_BYTES, CHUNKS_AT_ONCE
 
 NONE: Mapping[str, str] = {}
 ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
@@ -54,7 +55,11 @@ class Exchange(Http):
         """Read a part of the body."""
         if self.request_body == "chunked" and not self.request_bytes_left:  # type: ignore[comparison-overlap]
             await self._check_chunk_line()
-        return await super().read()
+        data = await super().read()
+        bulky = not self.request_bytes_left and (self.request_bytes or 0) > BULKY_BYTES
+        if bulky or (self._chunks + 1) % CHUNKS_AT_ONCE == 0:
+            await self.protocol.app.ctx.connections.pace.turn()
+        return data
 
     async def _check_chunk_line(self) -> None:
         """Reject a chunk that parsers disagree on (request smuggling, RFC 9112 section 7.1)."""

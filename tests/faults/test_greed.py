@@ -4,6 +4,7 @@ import asyncio
 import json
 import multiprocessing
 import secrets
+import socket
 import statistics
 import time
 from collections import Counter
@@ -27,6 +28,11 @@ ACCOUNTS = 10  # whose right passwords the greedy clients have
 TRIES = 100
 WITHIN_SECONDS = 3
 NEEDED = 95  # of the tries
+PROBE_SECONDS = 8
+GREEDY_CONNECTIONS = 64
+MOST_DELAY = 5  # how many times as long others may take while greedy clients send large bodies
+LARGE = 32_000  # bytes, almost as large as allowed
+NOISE_SECONDS = 0.002  # the shortest time to compare with
 
 
 @pytest.fixture
@@ -92,6 +98,45 @@ def login_request(name: str, address: str) -> bytes:
         f"POST /auth HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nX-Forwarded-For: {address}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n{body}"
     ).encode()
+
+
+def large_request(size: int) -> bytes:
+    """Return the bytes of a registration that takes long to parse and to reject."""
+    body = '{"username":[' + ",".join(["{}"] * ((size - 20) // 3)) + "]}"
+    return (
+        "POST /users/registration HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}"
+    ).encode()
+
+
+def probe(server: Server, token: str) -> tuple[float, float, Counter[int]]:
+    """Request a protected route again and again on new connections; return median and p99 in seconds, and statuses."""
+    seconds, statuses, ends = [], Counter[int](), time.monotonic() + PROBE_SECONDS
+    request = f"GET /tests/secret HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+    while time.monotonic() < ends:
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+            connection.sendall(request)
+            statuses[int(connection.recv(65_536).split()[1])] += 1
+        seconds.append(time.monotonic() - began)
+        time.sleep(0.01)
+    return statistics.median(seconds), statistics.quantiles(seconds, n=100)[98], statuses
+
+
+def test_large_bodies_do_not_delay_others(server: Server, note: Note) -> None:
+    """Requests that are rejected after parsing (denial of service by parsing)."""
+    body = {"username": f"user-{secrets.token_hex(6)}", "password": PASSWORD}
+    token = server.post("/users/registration", **body).json()["access_token"]
+    _, alone, _ = probe(server, token)
+    with greedy(server, [large_request(LARGE)], GREEDY_CONNECTIONS):
+        time.sleep(1)
+        median, delayed, statuses = probe(server, token)
+    note(
+        f"{GREEDY_CONNECTIONS} connections with bodies of {LARGE} bytes: p99 of others {delayed * 1000:.1f} ms (median "
+        f"{median * 1000:.1f}), without {alone * 1000:.1f} ms, {dict(statuses)}"
+    )
+    assert set(statuses) == {200}
+    assert delayed <= MOST_DELAY * max(alone, NOISE_SECONDS)
 
 
 def tries(server: Server, address: str, name: str) -> tuple[int, list[float], Counter[int]]:
