@@ -456,8 +456,7 @@ def test_a_full_hashing_queue_does_not_count_as_a_failure(
 ) -> None:
     here = address()
     with monkeypatch.context() as patched:
-        patched.setattr(proxied.app.ctx.passwords.turns, "_free", 0)
-        patched.setattr(proxied.app.ctx.passwords.turns, "_queue", 0)
+        patched.setattr(proxied.app.ctx.passwords.turns, "_most", 0)
         for _ in range(15):
             busy = log_in(proxied, here, carol.username)
             assert (busy.status_code, busy.json()["code"]) == (503, "hashing_busy")

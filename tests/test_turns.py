@@ -33,7 +33,12 @@ class Crowd:
         """Let a caller wait; it works for no time."""
         if not self.work.at_work:
             await self.work.turn()
-        self._tasks.append(asyncio.ensure_future(self._wait(self.turns.place(caller), name)))
+        try:
+            place = self.turns.place(caller)
+        except HashingBusy:
+            self.refused.append(name)
+            return
+        self._tasks.append(asyncio.ensure_future(self._wait(place, name)))
         await asyncio.sleep(0)
 
     async def _wait(self, place: Place, name: Any) -> None:

@@ -47,7 +47,7 @@ class CredentialsVerifier:
 
     async def _authenticate(self, user: User | None, username: str, password: str, client: Client) -> User:
         # A place first, which costs nothing: whoever has too many of them does not reach the database.
-        with self._passwords.turns.place(caller(client, user)) as place:
+        with await self._passwords.turns.take(caller(client, user)) as place:
             attempt = await self._count(user, username, client)
             try:
                 await place.turn()

@@ -156,7 +156,7 @@ class Passwords:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _in_turn(self, caller: Caller, function: Callable[..., T], *args: str) -> T:
-        with self.turns.place(caller) as place:
+        with await self.turns.take(caller) as place:
             await place.turn()
             return await self._work(place, function, *args)
 

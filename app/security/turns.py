@@ -31,15 +31,17 @@ class Caller:
 class Turns:
     """Grants `threads` turns at a time, first to the network whose latest turn is longest ago.
 
-    A network has `places` callers, waiting or at work; the network that includes it has twice as many. When `queue`
-    callers wait, a network with fewer callers takes the place of the last caller of the network with the most. A user
-    at a usual network has a place besides, at most one for each network; such callers and all others take turns.
+    A network has `places` callers, preparing, waiting or at work; the network that includes it has twice as many. When
+    there are `queue` callers besides those at work, a network with fewer callers takes the place of the last caller that
+    waits of the network with the most. A user at a usual network has a place besides, at most one for each network;
+    such callers and all others take turns.
     """
 
     def __init__(self, *, threads: int, queue: int, places: int) -> None:
         self._free = threads
-        self._queue = queue
+        self._most = threads + queue
         self._places = places
+        self._taken: list[Place] = []  # by callers that have no usual network
         self._waiting: list[Place] = []
         self._held: Counter[str] = Counter()  # places by network
         self._kept: set[str] = set()  # the usual networks that have a place besides
@@ -52,21 +54,35 @@ class Turns:
         """The number of callers that wait."""
         return len(self._waiting)
 
+    async def take(self, caller: Caller) -> "Place":
+        """Take a place, as `place` does.
+
+        A refusal takes as long as Retry-After says, and costs the database nothing: clients that repeat at once would
+        occupy both, and the event loop, for which hashing has to wait. Raises TooManyAttempts or HashingBusy.
+        """
+        try:
+            return self.place(caller)
+        except (TooManyAttempts, HashingBusy):
+            await asyncio.sleep(IN_PROGRESS_SECONDS)
+            raise
+
     def place(self, caller: Caller) -> "Place":
-        """Take a place, to be left by the end of its context or of its work. Raises TooManyAttempts."""
+        """Take a place, to be left by the end of its context or of its work. Raises TooManyAttempts or HashingBusy."""
         if caller.usual and len(self._kept) < KEPT and not self._kept & set(caller.networks[:1]):
             self._kept.update(caller.networks[:1])
             return Place(self, caller)
         shares = dict(zip(caller.networks[-1:] + caller.networks[:1], (OUTER_SHARE, 1), strict=False))
         if any(self._held[network] >= share * self._places for network, share in shares.items()):
             raise TooManyAttempts(IN_PROGRESS_SECONDS)
+        if len(self._taken) >= self._most:
+            self._displace(caller.networks[-1:])
         self._held.update(shares.keys())
-        return Place(self, replace(caller, usual=False))
+        place = Place(self, replace(caller, usual=False))
+        self._taken.append(place)
+        return place
 
     def enter(self, place: "Place") -> None:
-        """Let a place wait for its turn. Raises HashingBusy."""
-        if not place.caller.usual and len(self._others()) >= self._queue and not self._free:
-            self._make_room(place.caller.networks[-1:])
+        """Let a place wait for its turn."""
         self._waiting.append(place)
         self._grant()
 
@@ -78,22 +94,26 @@ class Turns:
         if place.caller.usual:
             self._kept.difference_update(networks[:1])
         else:
+            self._taken.remove(place)
             self._held.subtract({networks[0], networks[-1]} if networks else ())
             self._held = +self._held  # without zeros
         if place.at_work:
             self._free += 1
         self._grant()
 
-    def _make_room(self, network: tuple[str, ...]) -> None:
-        """Refuse the last caller of the network with the most, if that has more than this one. Raises HashingBusy."""
+    def _displace(self, network: tuple[str, ...]) -> None:
+        """Refuse the last of the callers that wait of the network with the most, if it has more than this one.
+
+        Raises HashingBusy.
+        """
+        callers = Counter(one.caller.networks[-1:] for one in self._taken)
         others = self._others()
-        callers = Counter(one.caller.networks[-1:] for one in others)
-        most = max(callers, key=lambda one: callers[one], default=())
+        most = max((one.caller.networks[-1:] for one in others), key=lambda one: callers[one], default=())
         if not (network and most) or callers[most] < callers[network] + 2:
             raise HashingBusy
         last = next(one for one in reversed(others) if one.caller.networks[-1:] == most)
-        self._waiting.remove(last)
         last.refuse(HashingBusy())
+        last.leave()
 
     def _others(self) -> "list[Place]":
         return [one for one in self._waiting if not one.caller.usual]
