@@ -25,6 +25,7 @@ from app.http.problems import CONTENT_TYPE
 from app.models.users import Access
 from app.openapi.operations import operation_of
 from app.openapi.responses import SHARED
+from app.security import turns
 from app.security.access_tokens import key_id
 from config import Config
 from config.environments import TestingConfig
@@ -70,6 +71,7 @@ class Leaks(logging.Handler):
 
 
 leaks = Leaks()
+turns.REFUSAL_SECONDS = 0.1  # of this process, so that its tests do not wait
 
 
 def assert_declared(app: App, response: httpx.Response) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.security.throttle import TooManyAttempts
-from app.security.turns import KEPT, Caller, HashingBusy, Place, Turns
+from app.security.turns import KEPT, REMEMBERED, Caller, HashingBusy, Place, Turns
 from tests.interleaving import settle
 
 
@@ -83,6 +83,30 @@ def test_a_network_that_was_served_lately_waits_for_others() -> None:
             await crowd.come(v4(number), name)
         await crowd.pass_by()
         assert crowd.served == ["greedy", "newcomer", "greedy again", "greedy again"]
+
+    run(story())
+
+
+def test_a_network_that_was_refused_lately_waits_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty greedy networks with more callers than places would otherwise share all turns with everybody else."""
+    monkeypatch.setattr("app.security.turns.REFUSAL_SECONDS", 0)
+
+    async def story() -> None:
+        crowd = Crowd(places=1)
+        await crowd.come(v4(1), "greedy")
+        for _ in range(3):
+            with pytest.raises(TooManyAttempts):
+                await crowd.turns.take(v4(1))
+        await crowd.pass_by()
+        crowd.work = crowd.turns.place(Caller())
+        for _ in range(3):
+            await crowd.come(v4(2), "usual demand")
+            await crowd.pass_by()
+            crowd.work = crowd.turns.place(Caller())
+        await crowd.come(v4(1), "greedy")
+        await crowd.come(v4(2), "usual demand")
+        await crowd.pass_by()
+        assert crowd.served[-2:] == ["usual demand", "greedy"]
 
     run(story())
 
@@ -215,11 +239,11 @@ def test_a_caller_that_is_cancelled_gives_its_turn_to_the_next(*, granted: bool)
 def test_the_memory_of_turns_is_bounded() -> None:
     async def story() -> None:
         turns = Turns(threads=1, queue=64, places=8)
-        for number in range(500):
+        for number in range(2 * REMEMBERED):
             with turns.place(v6(number, number)) as place:
                 await place.turn()
                 place.leave()
-        assert len(turns._latest) <= 130
+        assert len(turns._latest) <= REMEMBERED >= len(turns._asked) / 2
         assert not turns._held
 
     run(story())

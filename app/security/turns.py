@@ -1,16 +1,17 @@
 """Turns at the hashing threads, shared fairly between client networks (denial of service by password hashing)."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from app.security.throttle import IN_PROGRESS_SECONDS, TooManyAttempts
 
+REFUSAL_SECONDS = 3  # how long a refusal takes
 KEPT = 8  # places for users at networks that are usual for them, besides the queue
 OUTER_SHARE = 2  # a network that includes others has the places of so many
-TURNS_REMEMBERED = 64  # a network that had none of the latest turns waits as if it never had one
+REMEMBERED = 4000  # turns and refusals, the latest half a minute of a flood
 
 
 class HashingBusy(Exception):
@@ -29,12 +30,12 @@ class Caller:
 
 
 class Turns:
-    """Grants `threads` turns at a time, first to the network whose latest turn is longest ago.
+    """Grants `threads` turns at a time, first to the network with the fewest of the latest turns and refusals.
 
-    A network has `places` callers, preparing, waiting or at work; the network that includes it has twice as many. When
-    there are `queue` callers besides those at work, a network with fewer callers takes the place of the last caller that
-    waits of the network with the most. A user at a usual network has a place besides, at most one for each network;
-    such callers and all others take turns.
+    So whoever asks for more than its places waits for those who do not. A network has `places` callers, preparing,
+    waiting or at work; the network that includes it has twice as many. When there are `queue` callers besides those at
+    work, a network with fewer callers takes the place of the last one that waits of the network with the most. A user
+    at a usual network has a place besides, at most one for each network; such callers and all others take turns.
     """
 
     def __init__(self, *, threads: int, queue: int, places: int) -> None:
@@ -45,8 +46,8 @@ class Turns:
         self._waiting: list[Place] = []
         self._held: Counter[str] = Counter()  # places by network
         self._kept: set[str] = set()  # the usual networks that have a place besides
-        self._latest: dict[str, int] = {}  # the number of a network's latest turn, oldest first
-        self._turn = 0
+        self._latest: deque[set[str]] = deque()  # the networks of the latest turns and refusals
+        self._asked: Counter[str] = Counter()  # how many of these a network had
         self._usual_first = True
 
     @property
@@ -57,13 +58,14 @@ class Turns:
     async def take(self, caller: Caller) -> "Place":
         """Take a place, as `place` does.
 
-        A refusal takes as long as Retry-After says, and costs the database nothing: clients that repeat at once would
-        occupy both, and the event loop, for which hashing has to wait. Raises TooManyAttempts or HashingBusy.
+        A refusal takes REFUSAL_SECONDS, and costs the database nothing: clients that repeat at once would occupy the
+        database and the event loop, for which hashing has to wait. Raises TooManyAttempts or HashingBusy.
         """
         try:
             return self.place(caller)
         except (TooManyAttempts, HashingBusy):
-            await asyncio.sleep(IN_PROGRESS_SECONDS)
+            self._remember(caller.networks)
+            await asyncio.sleep(REFUSAL_SECONDS)
             raise
 
     def place(self, caller: Caller) -> "Place":
@@ -132,20 +134,26 @@ class Turns:
         if usual and others:
             lane = usual if self._usual_first else others
             self._usual_first = not self._usual_first
-        return min(lane, key=self._latest_turns)  # of equals the first
+        return min(lane, key=self._demand)  # of equals the first
 
-    def _latest_turns(self, place: "Place") -> tuple[int, int]:
-        long_ago = self._turn - TURNS_REMEMBERED
-        networks = place.caller.networks or ("",)
-        return self._latest.get(networks[-1], long_ago), self._latest.get(networks[0], long_ago)
+    def _demand(self, place: "Place") -> tuple[int, int]:
+        outer, inner = _ends(place.caller.networks)
+        return self._asked[outer], self._asked[inner]
 
     def _remember(self, networks: tuple[str, ...]) -> None:
-        self._turn += 1
-        for network in {*networks[:1], *networks[-1:]}:
-            self._latest.pop(network, None)
-            self._latest[network] = self._turn
-        while self._latest and (oldest := next(iter(self._latest.items())))[1] <= self._turn - TURNS_REMEMBERED:
-            del self._latest[oldest[0]]
+        latest = set(_ends(networks))
+        self._latest.append(latest)
+        self._asked.update(latest)
+        if len(self._latest) > REMEMBERED:
+            for network in self._latest.popleft():
+                self._asked[network] -= 1
+                if not self._asked[network]:
+                    del self._asked[network]
+
+
+def _ends(networks: tuple[str, ...]) -> tuple[str, str]:
+    """Return the outermost and the innermost network."""
+    return (networks[-1], networks[0]) if networks else ("", "")
 
 
 class Place:
