@@ -8,7 +8,7 @@ from typing import Self
 
 from app.security.throttle import IN_PROGRESS_SECONDS, TooManyAttempts
 
-REFUSAL_SECONDS = 3  # how long a refusal takes
+REFUSAL_SECONDS = 3.0  # how long a refusal takes
 KEPT = 8  # places for users at networks that are usual for them, besides the queue
 OUTER_SHARE = 2  # a network that includes others has the places of so many
 REMEMBERED = 4000  # turns and refusals, the latest half a minute of a flood
