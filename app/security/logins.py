@@ -1,7 +1,11 @@
 """Log in, refresh and log out: open, continue and end sessions, and issue their tokens."""
 
+from pymongo.errors import PyMongoError
+from sanic.log import logger
+
 from app.audit import audit, audit_repeated
 from app.background import shielded
+from app.database.failures import summary
 from app.database.transactions import Transactions
 from app.http.client import Client
 from app.models.sessions import ActiveSession, Device, Session, SessionOver, Sessions, TokenReused
@@ -124,8 +128,16 @@ class Logins:
             await self._end(session_id, user_id)
 
     async def _end_surplus(self, user_id: str) -> None:
-        """Keep the number of a user's sessions bounded (session flooding)."""
-        for session_id in await self._sessions.end_surplus(user_id):
+        """Keep the number of a user's sessions bounded (session flooding).
+
+        A failure does not fail the login, whose session is open: the next one ends what is left.
+        """
+        try:
+            surplus = await self._sessions.end_surplus(user_id)
+        except PyMongoError as error:
+            logger.warning("sessions beyond SESSIONS_PER_USER were not ended: %s", summary(error))
+            return
+        for session_id in surplus:
             self._revocations.add(session_id)
             audit("session_displaced", user_id=user_id, session_id=session_id)
 
