@@ -1,18 +1,20 @@
 """Measure what following the ended sessions costs the database, by how often a look is proven.
 
-Run `python -m bench.following [--followers 2,50,200,500] [--seconds 12]`: a replica set of three local members,
-`ENDINGS` ended sessions per second, and so many followers, each with this service's own Revocations. Prints for each
-choice and number the commands per second at the primary, the CPU of each member, and the growth of the oplog.
+Run `python -m bench.following [--followers 2,50,200,500,1000] [--seconds 12]`: a replica set of three local members,
+`ENDINGS` ended sessions per second, and so many followers in processes of their own, each with this service's own
+Revocations. Prints for each choice and number the commands per second at the primary, the CPU of each member, and the
+growth of the oplog.
 """
 
 import argparse
 import asyncio
+import multiprocessing
 import os
 import random
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,8 @@ ENDINGS = 5  # sessions that end each second
 SESSIONS = 2000
 POLL_SECONDS, STALE_SECONDS, OVERLAP_SECONDS = 1, 10, 3
 WARM_UP_SECONDS = 6
-CONNECTIONS = 100  # shared by all followers of this process; real ones have one each
+PER_PROCESS = 250  # followers
+CONNECTIONS = 50  # shared by all followers of a process; real ones have one each
 TICKS = os.sysconf("SC_CLK_TCK")
 # The read concerns of looks, and of those that Revocations wants to be proven.
 CHOICES = {
@@ -74,11 +77,6 @@ class Feed:
         found = await asyncio.get_running_loop().run_in_executor(self._threads, read)
         return [(document["ended"], document["_id"]) for document in found]
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._threads.shutdown()
-        self._client.close()
-
 
 async def follow(feed: Any) -> None:
     """Follow as one worker does."""
@@ -88,6 +86,33 @@ async def follow(feed: Any) -> None:
         with suppress(PyMongoError):
             await follower.catch_up()
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def follow_all(uri: str, choice: str, followers: int) -> None:
+    """Follow as so many workers do."""
+    feed = Feed(uri, CHOICES[choice])
+    await asyncio.gather(*(follow(feed) for _ in range(followers)))
+
+
+def follow_in_process(uri: str, choice: str, followers: int) -> None:
+    """Follow until the process is ended."""
+    asyncio.run(follow_all(uri, choice, followers))
+
+
+@contextmanager
+def following(uri: str, choice: str, followers: int) -> Iterator[None]:
+    """Let so many followers work."""
+    context = multiprocessing.get_context("spawn")
+    shares = [min(PER_PROCESS, followers - begun) for begun in range(0, followers, PER_PROCESS)]
+    processes = [context.Process(target=follow_in_process, args=(uri, choice, share), daemon=True) for share in shares]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
 
 
 async def end_sessions(client: MongoClient[Document], ids: list[str], seconds: float) -> None:
@@ -123,16 +148,11 @@ async def measure(mongo: ReplicaSet, choice: str, followers: int, seconds: float
         collection.drop()
         collection.create_indexes(INDEXES)
         collection.insert_many({"_id": one, "user_id": "u"} for one in ids)
-        feed = Feed(mongo.uri, CHOICES[choice])
-        tasks = [asyncio.create_task(follow(feed)) for _ in range(followers)]
-        await end_sessions(client, ids, WARM_UP_SECONDS)
-        before = measured(client, members)
-        await end_sessions(client, ids, seconds)
-        after = measured(client, members)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        feed.close()
+        with following(mongo.uri, choice, followers):
+            await end_sessions(client, ids, WARM_UP_SECONDS)
+            before = measured(client, members)
+            await end_sessions(client, ids, seconds)
+            after = measured(client, members)
     return row(choice, followers, before, after)
 
 
@@ -150,7 +170,7 @@ def row(choice: str, followers: int, before: Measured, after: Measured) -> str:
 def main() -> None:
     """Measure every choice with every number of followers, in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--followers", default="2,50,200,500")
+    parser.add_argument("--followers", default="2,50,200,500,1000")
     parser.add_argument("--seconds", type=float, default=12)
     options = parser.parse_args()
     print("| Looks | Followers | Commands/s at the primary | CPU % primary / secondaries | Oplog KB/s |")
