@@ -21,6 +21,7 @@ from sanic_testing.reusable import ReusableClient
 
 from app import create_app
 from app.context import App
+from app.database.collection import DECODING
 from app.http.problems import CONTENT_TYPE
 from app.models.users import Access
 from app.openapi.operations import operation_of
@@ -244,9 +245,9 @@ def _follow_revocations(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def database(mongo_uri: str) -> Iterator[Database[Document]]:
-    """Yield a direct connection to the database."""
-    with MongoClient[Document](mongo_uri, tz_aware=True) as client:
-        yield client.get_default_database()
+    """Yield a direct connection to the database, which decodes every document that tests store."""
+    with MongoClient[Document](mongo_uri) as client:
+        yield client.get_default_database(codec_options=DECODING)
 
 
 @pytest.fixture
