@@ -65,7 +65,10 @@ class Commands:
             print(f"the password of {user.username} is set, and all sessions have ended")
 
     async def disable_user(self, username: str = "") -> None:
-        """Disable a user: all sessions end, and logins are rejected until the user is enabled."""
+        """Disable a user.
+
+        All sessions end, and logins are rejected until the user is enabled.
+        """
         _require(username)
         async with self._opened(username) as ctx:
             user = await ctx.administration.find(username)
@@ -90,7 +93,10 @@ class Commands:
             print(f"all sessions of {user.username} have ended")
 
     async def delete_user(self, username: str = "", id: str = "") -> None:  # noqa: A002 - the option is --id
-        """Delete a user and end all sessions; by the id if the name in the database is damaged."""
+        """Delete a user and end all sessions.
+
+        The id serves if the name in the database is damaged.
+        """
         if bool(username) == bool(id):
             _exit("--username=... or --id=... is required", code=2)
         async with self._opened(username or id) as ctx:
@@ -99,7 +105,10 @@ class Commands:
             print(f"{username or id} is deleted")
 
     async def list_users(self) -> None:
-        """List all users: id, access, state and name, separated by tabs; also those whose documents are damaged."""
+        """List all users: id, access, state and name, separated by tabs.
+
+        Users with damaged documents are listed, too.
+        """
         async with self._opened() as ctx:
             after = None
             while page := await ctx.administration.page(after, PAGE):

@@ -103,7 +103,10 @@ def _class(character: str, size: int) -> tuple[str, float]:
 
 @cache
 def letter_prices() -> dict[str, float]:
-    """Return the price of each letter: the n-th is 1/(n + 3) as frequent (law of Zipf and Mandelbrot)."""
+    """Return the price of each letter.
+
+    The n-th is 1/(n + 3) as frequent (law of Zipf and Mandelbrot).
+    """
     weights = {letter: 1 / (place + 3) for place, letter in enumerate(LETTERS, 1)}
     return {letter: log2(sum(weights.values()) / weight) for letter, weight in weights.items()}
 
@@ -143,7 +146,10 @@ def _words(text: str, start: int, ends: range) -> Iterator[tuple[int, float]]:
 
 @cache
 def word_prices() -> dict[str, float]:
-    """Return the price of each word: the n-th of a list is 1/n as frequent as the first (Zipf's law)."""
+    """Return the price of each word.
+
+    The n-th of a list is 1/n as frequent as the first (Zipf's law).
+    """
     ranks: dict[str, int] = {}
     for name in WORD_LISTS:
         for rank, word in enumerate(FREQUENCY_LISTS[name], 1):

@@ -28,7 +28,10 @@ HEXADECIMAL = re.compile(r"[0-9a-fA-F]+")
 
 
 def check_key(secret: str) -> str:
-    """Return a random key of at least 32 bytes. Raises ValueError with the reason."""
+    """Return a random key of at least 32 bytes.
+
+    Raises ValueError with the reason.
+    """
     short = f"is shorter than {MIN_KEY_BYTES} bytes" if len(secret.encode()) < MIN_KEY_BYTES else None
     return _checked(secret, weakness(secret) or short)
 

@@ -5,7 +5,10 @@ from typing import Any, NamedTuple
 
 
 class Rule(NamedTuple):
-    """A rule of several settings: when it is broken, and what is then wrong with the first of them."""
+    """A rule of several settings.
+
+    `broken` returns whether it is broken, and `problem` says what is then wrong with the first of them.
+    """
 
     names: tuple[str, ...]
     broken: Callable[..., bool]
@@ -53,7 +56,10 @@ RULES = (
 
 
 def conflicts(values: Mapping[str, Any]) -> list[str]:
-    """Return the problems of rules that are broken; a rule needs the values of all its settings."""
+    """Return the problems of rules that are broken.
+
+    A rule needs the values of all its settings.
+    """
     return [
         f"{rule.names[0]}: {rule.problem}"
         for rule in RULES

@@ -20,7 +20,10 @@ def invisible(character: str) -> bool:
 
 
 def fault(text: str) -> str | None:
-    """Return what is wrong with the characters of a text, or None. A space is right, except at the ends."""
+    """Return what is wrong with the characters of a text, or None.
+
+    A space is right, except at the ends.
+    """
     for place, character in enumerate(text, 1):
         if _undecodable(character):
             return f"is not valid UTF-8 at character {place}"

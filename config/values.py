@@ -20,9 +20,22 @@ HOUR = 3600
 MAX_ATTEMPTS = 1_000_000  # in one window of a rate
 
 
+class Checked:
+    """A check of a setting, in the annotation of its type."""
+
+    check: Callable[[Any], Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Check after the type."""
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+
 @dataclass(frozen=True)
-class Bounds:
-    """The lowest and the highest value of a number, and the reason. Infinity and NaN are outside."""
+class Bounds(Checked):
+    """The lowest and the highest value of a number, and the reason.
+
+    Infinity and NaN are outside.
+    """
 
     low: float
     high: float
@@ -34,13 +47,9 @@ class Bounds:
             raise ValueError(f"must be from {self.low} to {self.high}: {self.why}")
         return value
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Check after the type."""
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
-
 
 @dataclass(frozen=True)
-class RateBounds:
+class RateBounds(Checked):
     """The highest rate, by its attempts in one window and in a period of seconds, and the reason."""
 
     attempts: int
@@ -53,10 +62,6 @@ class RateBounds:
         if item.amount > self.attempts or item.amount * self.seconds > self.attempts * item.get_expiry():
             raise ValueError(f"must be at most {self.attempts} attempts in {self.seconds} seconds: {self.why}")
         return rate
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Check after the type."""
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
 
 
 def parse_rate(rate: str) -> RateLimitItem:
@@ -84,7 +89,10 @@ def check_rate(rate: str) -> str:
 
 
 def check_origin(origin: str) -> str:
-    """Return a valid origin as browsers send it (RFC 6454), or *. Raises ValueError."""
+    """Return a valid origin as browsers send it (RFC 6454), or *.
+
+    Raises ValueError.
+    """
     if origin != "*" and not ORIGIN.fullmatch(origin):
         raise ValueError("is not an origin such as https://app.example.com")
     return origin

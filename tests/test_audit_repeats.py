@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app import audit as trail_module
-from app.audit import LINES_PER_NETWORK, WINDOW_SECONDS, Repeats
+from app.logs import audit as trail_module
+from app.logs.audit import LINES_PER_NETWORK, WINDOW_SECONDS, Repeats
 from config import Config, environments
 from tests.conftest import PASSWORD, Actor, Document, Service
 

@@ -15,12 +15,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from app import metrics_files
+from app.metrics import files as metrics_files
 from tests.serving import CHECKOUT
 
 MAIN = """
 import os, sys
-from app import metrics_files
+from app.metrics import files as metrics_files
 metrics_files.create(workers=2)
 print(os.environ[metrics_files.FOLDER], flush=True)
 sys.stdin.read()

@@ -93,7 +93,9 @@ class Database:
         await asyncio.gather(*(collection.prepare() for collection in self.collections.values()))
 
     async def check(self) -> None:
-        """Check all that requests need: a primary, the indexes, the user's rights, and writes to every collection.
+        """Check all that requests need.
+
+        That is a primary, the indexes, the user's rights, and writes to every collection.
 
         Raises pymongo's errors.
         """

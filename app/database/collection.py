@@ -45,7 +45,9 @@ class Collection:
         self._creating = SharedWork(self._create_indexes, f"indexes {self.name}")
 
     async def prepare(self) -> None:
-        """Create the indexes, once for each process; several may do so at once.
+        """Create the indexes, once for each process.
+
+        Several may do so at once.
 
         Raises CannotPrepare, also while a large collection is being indexed.
         """
@@ -86,7 +88,9 @@ class Collection:
         return found
 
     async def find_one_proven(self, query: Filter, projection: Mapping[str, Any] | None = None) -> Document | None:
-        """Return the one match as of now (linearizable): from an isolated primary there is no answer.
+        """Return the one match as of now (linearizable).
+
+        From an isolated primary there is no answer.
 
         The query must name one document by its id.
         """

@@ -54,19 +54,31 @@ class OwnError(PyMongoError):
 
 
 class CannotPrepare(OwnError):
-    """A collection cannot be used yet, so nothing is written to it. The message says why."""
+    """A collection cannot be used yet, so nothing is written to it.
+
+    The message says why.
+    """
 
 
 class NotReplicaSet(OwnError):
-    """The server is not a member of a replica set. The message says why and what to do."""
+    """The server is not a member of a replica set.
+
+    The message says why and what to do.
+    """
 
 
 class RightsMissing(OwnError):
-    """The user of the database may not do what requests need. The message says what."""
+    """The user of the database may not do what requests need.
+
+    The message says what.
+    """
 
 
 class NoAnswer(OwnError, NetworkTimeout):
-    """There was no answer in time. The message says which servers cannot be reached, and why."""
+    """There was no answer in time.
+
+    The message says which servers cannot be reached, and why.
+    """
 
 
 def not_replica_set(hello: Mapping[str, Any]) -> str | None:

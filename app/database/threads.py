@@ -7,7 +7,9 @@ from threading import Thread
 
 
 class SharedWork:
-    """Runs a blocking function in a thread of its own; all who call meanwhile wait for the same run.
+    """Runs a blocking function in a thread of its own.
+
+    All who call meanwhile wait for the same run.
 
     A caller that leaves does not stop it. It belongs to no request, so no request's time budget ends it.
     """

@@ -22,7 +22,10 @@ T = TypeVar("T")
 
 
 def current_session() -> Any | None:
-    """Return the session of the running transaction, if any. Collections pass it to every call."""
+    """Return the session of the running transaction, if any.
+
+    Collections pass it to every call.
+    """
     return _session.get()
 
 
@@ -41,7 +44,9 @@ class Transactions:
         self._ending: set[asyncio.Task[None]] = set()
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Run work and commit it; again when it conflicts with other writes, within the request's time budget.
+        """Run work and commit it.
+
+        Both are repeated when they conflict with other writes, within the request's time budget.
 
         Work may run several times, so it must do nothing but read and write the database. If it raises, nothing is
         written. Raises what work raises, and pymongo's errors.

@@ -31,7 +31,10 @@ class Client:
 
     @property
     def network(self) -> str:
-        """The smallest network that has one owner: an IPv4 address, or a /64."""
+        """The smallest network that has one owner.
+
+        That is an IPv4 address, or a /64.
+        """
         return self.networks[0]
 
 

@@ -40,7 +40,7 @@ class Cors:
         """Return headers that let scripts of allowed origins read the response, which may be an error."""
         origins = request.headers.getall("origin", [])
         headers = self._of.get(origins[0], self._of_others) if len(origins) == 1 else self._of_others
-        if request.method == "OPTIONS" and is_preflight(request) and ALLOWED in headers:
+        if is_preflight(request) and ALLOWED in headers:
             return {**headers, **self._permissions(request)}
         return headers
 

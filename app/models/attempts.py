@@ -89,7 +89,10 @@ class MongoAttempts:
         await self._attempts.update_one({"_id": window.key, "ends": window.ends}, {"$inc": {"failed": 1}})
 
     async def take_back(self, window: Window) -> None:
-        """Count one attempt less, in this window only; the last one removes the counter."""
+        """Count one attempt less, in this window only.
+
+        The last one removes the counter.
+        """
         this = {"_id": window.key, "ends": window.ends}
         if not await self._attempts.delete_one({**this, "count": {"$lte": 1}}):
             await self._attempts.update_one({**this, "count": {"$gt": 1}}, {"$inc": {"count": -1}})

@@ -28,12 +28,18 @@ def is_flag(value: Any) -> bool:
 
 
 def is_time(value: Any) -> bool:
-    """Return whether a value is a time; one outside of Python's range is decoded as another type."""
+    """Return whether a value is a time.
+
+    A time outside of Python's range is decoded as another type.
+    """
     return isinstance(value, datetime)
 
 
 def is_count(value: Any) -> bool:
-    """Return whether a value is a whole number from 0; MongoDB's old shell stores them as floating-point numbers."""
+    """Return whether a value is a whole number from 0.
+
+    MongoDB's old shell stores them as floating-point numbers.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return 0 <= value < MOST and value == int(value)

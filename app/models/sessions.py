@@ -62,6 +62,7 @@ COMPUTABLE = [
 WITH_SERVER_TIME = dict.fromkeys((*FIELDS, "ended"), 1) | {"now": "$$NOW"}
 NOT_ENDED = {"ended": {"$not": {"$type": "timestamp"}}}
 UNEXPIRED = {"ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+INDEXED = {"expires_at": {"$exists": True}, **UNEXPIRED}  # the condition of the partial index of active sessions
 ACTIVE = {"ending": None, **UNEXPIRED}
 ROTATABLE = {**ACTIVE, "$expr": {"$and": [UNEXPIRED["$expr"], *COMPUTABLE]}}
 # Without an expiry, an ended session is removed by the time of its end alone, also if settings change meanwhile.
@@ -198,8 +199,11 @@ class Sessions:
             raise SessionOver
 
     async def active(self, user_id: str) -> list[ActiveSession]:
-        """Return the active sessions of a user, newest first; damaged ones cannot be continued, so they are not."""
-        query = {"user_id": user_id, "expires_at": {"$exists": True}, **UNEXPIRED}
+        """Return the active sessions of a user, newest first.
+
+        Damaged ones are left out, since they cannot be continued.
+        """
+        query = {"user_id": user_id, **INDEXED}
         found = await self._sessions.find(query, sort="created_at", direction=DESCENDING, limit=LIST_LENGTH)
         return [
             ActiveSession(*(document[name] for name in ("_id", "created_at", "refreshed_at", "address", "user_agent")))
@@ -240,11 +244,13 @@ class Sessions:
         return [document["_id"] for document in await self._sessions.find(query, {"_id": 1}, limit=FEED_PAGE)]
 
     async def end_surplus(self, user_id: str) -> list[str]:
-        """End the sessions that a user has beyond the limit: those that were refreshed longest ago.
+        """End the sessions that a user has beyond the limit.
+
+        They are those that were refreshed longest ago.
 
         Returns their ids, at most a page.
         """
-        query = {"user_id": user_id, "expires_at": {"$exists": True}, **UNEXPIRED}
+        query = {"user_id": user_id, **INDEXED}
         surplus = await self._sessions.find(
             query, {"_id": 1}, sort="refreshed_at", direction=DESCENDING, skip=self._per_user, limit=LIST_LENGTH
         )

@@ -96,7 +96,10 @@ class AccessTokens:
         self._clock = clock
 
     def encode(self, *, user_id: str, session_id: str, scopes: list[str], session_expires: float) -> tuple[str, int]:
-        """Return a token and its lifetime in seconds; no token outlives its session."""
+        """Return a token and its lifetime in seconds.
+
+        No token outlives its session.
+        """
         now = int(self._clock())
         seconds = max(0, min(self._lifetime, int(session_expires) - now))
         claims = {

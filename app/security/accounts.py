@@ -1,8 +1,8 @@
 """The use cases of a user's own account: register, change the password, log out everywhere, delete."""
 
-from app.audit import audit, audit_repeated
 from app.background import shielded
 from app.http.client import Client
+from app.logs.audit import audit, audit_repeated
 from app.models.sessions import Device, SessionOver, Sessions
 from app.models.users import User, UsernameTaken, Users
 from app.schemas.auth import Tokens

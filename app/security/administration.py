@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.audit import audit
+from app.logs.audit import audit
 from app.models.sessions import Sessions
 from app.models.users import Access, User, Users
 from app.security.generations import Generations, Right, no_right_needed
@@ -35,7 +35,10 @@ COMMAND_LINE = Actor("command line", "")
 
 
 class Administration:
-    """What administrators do with accounts. Each change proves the actor's rank and session in its transaction."""
+    """What administrators do with accounts.
+
+    Each change proves the actor's rank and session in its transaction.
+    """
 
     def __init__(self, users: Users, sessions: Sessions, passwords: Passwords, generations: Generations) -> None:
         self._users = users
@@ -87,7 +90,9 @@ class Administration:
     async def change(
         self, user_id: str, actor: Actor, *, access: Access | None = None, disabled: bool | None = None
     ) -> User:
-        """Change a user and end all its sessions; without changes, only end them.
+        """Change a user and end all its sessions.
+
+        Without changes, only the sessions end.
 
         Raises NotAdministrator, SessionOver, UserNotFound or LastAdmin.
         """

@@ -8,9 +8,9 @@ from typing import Any, TypeVar, cast
 import sanic
 from sanic_jwt import scoped
 
-from app.audit import audit_repeated
 from app.http.codes import Code, answers_with
 from app.http.problems import Problem
+from app.logs.audit import audit_repeated
 from app.security.access_tokens import AccessTokens, Claims, InvalidAccessToken
 from app.security.administration import NotAdministrator
 from app.security.revocations import Revocations

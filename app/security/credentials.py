@@ -3,9 +3,9 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from app.audit import audit, audit_repeated
 from app.background import shielded
 from app.http.client import Client
+from app.logs.audit import audit, audit_repeated
 from app.models.sessions import SessionOver
 from app.models.users import User, Users
 from app.security.passwords import Passwords, UnusableHash

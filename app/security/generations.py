@@ -10,10 +10,10 @@ from typing import Any, Protocol, Unpack
 
 from pymongo.errors import PyMongoError
 
-from app.audit import audit
 from app.background import shielded
 from app.database.failures import OwnError, summary
 from app.database.transactions import Transactions
+from app.logs.audit import audit
 from app.models.sessions import Sessions
 from app.models.users import Changes, User, Users
 from app.security.revocations import Revocations
@@ -74,7 +74,9 @@ class Generations:
         only_if: Callable[[User], bool] = lambda _: True,
         **changes: Unpack[Changes],
     ) -> User | None:
-        """Change a user and end all its sessions; without changes, only end them.
+        """Change a user and end all its sessions.
+
+        Without changes, only the sessions end.
 
         Returns the user, which stays as it is where `only_if` is false, or None if there is no such user. `by` is the
         actor for the audit trail, if it is not the user. Raises what `right` raises, and LastAdmin.

@@ -3,11 +3,11 @@
 from pymongo.errors import PyMongoError
 from sanic.log import logger
 
-from app.audit import audit, audit_repeated
 from app.background import shielded
 from app.database.failures import summary
 from app.database.transactions import Transactions
 from app.http.client import Client
+from app.logs.audit import audit, audit_repeated
 from app.models.sessions import ActiveSession, Device, Session, SessionOver, Sessions, TokenReused
 from app.models.users import Access, User, Users
 from app.schemas.auth import Tokens

@@ -19,7 +19,9 @@ lock = threading.Lock()  # zxcvbn keeps the words of a call in a global
 
 
 def weakness(password: str, words: Iterable[str]) -> str | None:
-    """Return why a password is easy to guess, or None. Takes up to 30 ms of CPU.
+    """Return why a password is easy to guess, or None.
+
+    Takes up to 30 ms of CPU.
 
     `words` are the context-specific ones, such as the username (NIST SP 800-63B-4 section 3.1.1.2): an attacker tries
     them first, and what they leave of the password must be hard to guess alone.

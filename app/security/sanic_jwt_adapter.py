@@ -6,9 +6,9 @@ import sanic_jwt
 from sanic import HTTPResponse, Request, Sanic
 from sanic_jwt.configuration import ConfigItem
 
-from app.audit import audit_repeated
 from app.http.codes import Code
 from app.http.problems import Problem, problem_response
+from app.logs.audit import audit_repeated
 from app.security.access_tokens import Claims
 
 

@@ -22,7 +22,10 @@ IN_PROGRESS_SECONDS = 1  # Retry-After, when only attempts that are in progress 
 
 
 class TooManyAttempts(Exception):
-    """A limit is exceeded; `seconds` is the time until another attempt may succeed."""
+    """A limit is exceeded.
+
+    `seconds` is the time until another attempt may succeed.
+    """
 
     def __init__(self, seconds: int) -> None:
         super().__init__()
@@ -51,7 +54,10 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A counted attempt whose password will be verified. `pair` is the account at the client's own network."""
+    """A counted attempt whose password will be verified.
+
+    `pair` is the account at the client's own network.
+    """
 
     account: str
     pair: Window
@@ -125,7 +131,10 @@ class Throttle:
         await self._take_back(attempt.pair, *attempt.others)
 
     async def registration(self, networks: tuple[str, ...]) -> None:
-        """Count a registration from a network and those that include it. Raises TooManyAttempts."""
+        """Count a registration from a network and those that include it.
+
+        Raises TooManyAttempts.
+        """
         limits = [*self._by_network("registration", self._registrations, networks)]
         await self._count(limits, takes_back=False)
 

@@ -85,7 +85,10 @@ class Protocol(slow_requests.Protocol):
 
 
 def refusal() -> bytes:
-    """Return the response to a refused connection, whatever its request is. It costs no memory and little time."""
+    """Return the response to a refused connection, whatever its request is.
+
+    It costs no memory and little time.
+    """
     problem, request_id = Problem(Code.CONNECTIONS_EXHAUSTED), uuid4().hex
     body = problem_body(problem, request_id)
     head = (
@@ -126,7 +129,10 @@ class Connections:
         self._open.pop(connection, None)
 
     def exhausted(self) -> bool:
-        """Return whether the worker is full: no connection is left, or no file can be opened."""
+        """Return whether the worker is full.
+
+        Then no connection is left, or no file can be opened.
+        """
         if len(self._open) >= self.limit:
             return True
         try:

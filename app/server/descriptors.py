@@ -13,7 +13,10 @@ RESERVED = 192
 
 
 def raise_limit() -> tuple[int, int]:
-    """Raise the soft limit to the hard limit; return the limit before and after."""
+    """Raise the soft limit to the hard limit.
+
+    Returns the limit before and after.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit in (hard, OPEN_MAX):
         if soft != resource.RLIM_INFINITY and (limit == resource.RLIM_INFINITY or limit > soft):
@@ -32,7 +35,9 @@ def capacity(per_worker: int) -> int:
 
 
 def prepare(per_worker: int) -> None:
-    """Raise the limit before the workers start, which inherit it; log what it means for them.
+    """Raise the limit before the workers start, which inherit it.
+
+    What it means for them is logged.
 
     Exits with a message if the limit is too low to serve.
     """

@@ -38,7 +38,9 @@ class Exchange(Http):
         self._chunks = 0  # of the body that is being read
 
     async def http1_request_header(self) -> None:
-        """Receive a request's head; reject one that parsers disagree on (request smuggling, RFC 9112).
+        """Receive a request's head.
+
+        A head that parsers disagree on is rejected (request smuggling, RFC 9112).
 
         It is checked before Sanic parses it, so that Sanic meets no target without a path.
         """
@@ -56,10 +58,15 @@ class Exchange(Http):
         if self.request_body == "chunked" and not self.request_bytes_left:  # type: ignore[comparison-overlap]
             await self._check_chunk_line()
         data = await super().read()
-        bulky = not self.request_bytes_left and (self.request_bytes or 0) > BULKY_BYTES
-        if bulky or (self._chunks + 1) % CHUNKS_AT_ONCE == 0:
+        if self._is_bulky(complete=data is None):
             await self.protocol.app.ctx.connections.pace.turn()
         return data
+
+    def _is_bulky(self, *, complete: bool) -> bool:
+        """Return whether a large body is complete, so that it is parsed next, or so many chunks have been read."""
+        if complete:
+            return (self.request_bytes or 0) > BULKY_BYTES
+        return self.request_body == "chunked" and self._chunks % CHUNKS_AT_ONCE == 0  # type: ignore[comparison-overlap]
 
     async def _check_chunk_line(self) -> None:
         """Reject a chunk that parsers disagree on (request smuggling, RFC 9112 section 7.1)."""

@@ -26,7 +26,10 @@ class Protocol(HttpProtocol):
     __slots__ = ("_arriving", "_since", "arrival_seconds")
 
     def check_timeouts(self) -> None:
-        """End a request that takes too long to arrive; check all other timeouts."""
+        """End a request that takes too long to arrive.
+
+        All other timeouts are checked as usual.
+        """
         if self._task and self._late():
             self.time_out()
         else:

@@ -25,7 +25,7 @@ from sanic.worker.constants import ProcessState
 from sanic.worker.manager import MonitorCycle, WorkerManager
 from sanic.worker.process import WorkerProcess
 
-from app import metrics_files
+from app.metrics import files as metrics_files
 from app.server import orphans
 from app.server.connections import Protocol
 from app.server.startup import check_free, check_temporary_folder

@@ -32,7 +32,10 @@ class Ready(HTTPMethodView, attach=blueprint, uri="/health/ready"):
 
     @describe(responses={200: Health}, refuses=(Code.STOPPING, Code.CONNECTIONS_EXHAUSTED, Code.REVOCATIONS_STALE))
     async def get(self, request: Request) -> HTTPResponse:
-        """Check that the service can serve: connections left, database usable by all requests, revocations fresh."""
+        """Check that the service can serve.
+
+        There are connections left, the database is usable by all requests, and the revocations are fresh.
+        """
         ctx = request.app.ctx
         if ctx.draining:
             raise Problem(Code.STOPPING)

@@ -19,10 +19,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from sanic import Request
 from sanic.log import error_logger
 
-from app import metrics_files
 from app.clocks import boot_clock
+from app.metrics import files
 
-SHARED = metrics_files.join()
+SHARED = files.join()
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}  # clients invent others, counted as "other"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)

@@ -79,7 +79,9 @@ class Json(Formatter, JsonFormatter):
 
 
 def configuration(log_format: str, audit_file: str | None = None) -> dict[str, Any]:
-    """Return the `log_config` for Sanic: its own, with these formatters and the audit trail.
+    """Return the `log_config` for Sanic.
+
+    It is Sanic's own, with these formatters and the audit trail.
 
     The trail goes to `audit_file` alone, if there is one: other lines cannot displace it. The file may be rotated.
     """
@@ -122,7 +124,10 @@ def take_over(log_format: str) -> None:
 
 
 def log_uncaught(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
-    """Log an exception that nothing has caught; the end of a thread and Ctrl-C are none."""
+    """Log an exception that nothing has caught.
+
+    The end of a thread is no such exception, and Ctrl-C keeps its usual form.
+    """
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error or kind(), traceback)
     elif not issubclass(kind, SystemExit):

@@ -62,7 +62,10 @@ class Window:
 
 
 class Repeats:
-    """Counts repeated events in the memory of a worker. Each open window has logged one line."""
+    """Counts repeated events in the memory of a worker.
+
+    Each open window has logged one line.
+    """
 
     def __init__(self, clock: Callable[[], float] = boot_clock) -> None:
         self._clock = clock
@@ -91,7 +94,9 @@ class Repeats:
             if window.ends > self._clock() and len(self._windows) <= WINDOWS and not everything:
                 break
             del self._windows[key]
-            self._lines -= Counter([key[:2]])
+            self._lines[key[:2]] -= 1
+            if not self._lines[key[:2]]:  # `-=` of counters would walk through all of them
+                del self._lines[key[:2]]
             if window.repeated:
                 _write({**window.facts, "repeated": window.repeated})
 

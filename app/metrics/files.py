@@ -30,7 +30,9 @@ _held: list[BinaryIO] = []  # the locks of this process
 
 
 class AllocatedFile(MmapedDict):
-    """A file of metrics whose space is allocated before it is written. Raises OSError if there is none.
+    """A file of metrics whose space is allocated before it is written.
+
+    Raises OSError if there is no space.
 
     prometheus_client makes sparse files and maps them; the first write to such a page kills the process (SIGBUS,
     mmap(2)) if the disk is full.
@@ -47,7 +49,9 @@ class AllocatedFile(MmapedDict):
 
 
 def create(workers: int) -> None:
-    """Make the folder for the workers of this process; remove those that killed processes have left.
+    """Make the folder for the workers of this process.
+
+    Folders that killed processes have left are removed.
 
     It is removed when the process ends. Exits with a message if it cannot be made, or the disk is too full.
     """
