@@ -12,7 +12,7 @@ from sanic import Sanic
 from sanic.config import Config as SanicConfig
 from sanic.log import logger
 
-from app import audit, metrics
+from app import metrics
 from app.background import repeat
 from app.database.client import Database
 from app.database.failures import summary
@@ -20,6 +20,7 @@ from app.database.proven import ProvenReader
 from app.database.reports import Reports
 from app.http.client import current_context
 from app.http.cors import Cors
+from app.logs import audit
 from app.models import attempts, sessions, users
 from app.models.attempts import MemoryAttempts, MongoAttempts
 from app.models.sessions import Sessions
@@ -195,10 +196,13 @@ class Context:
         Interrupted ends of sessions are finished before, or a restarted worker would accept their tokens for a moment.
         A user whose sessions cannot be ended does not stop the others.
         """
-        if self.revocations.age() == math.inf:
-            with suppress(EndingsUnfinished):
-                await self._finish_interrupted()
-        await self.revocations.catch_up()
+        try:
+            if self.revocations.age() == math.inf:
+                with suppress(EndingsUnfinished):
+                    await self._finish_interrupted()
+            await self.revocations.catch_up()
+        finally:
+            metrics.revocations_proven_at.set(self.revocations.proven_at)
 
     async def _finish_interrupted(self) -> None:
         await self.logins.finish_interrupted()
@@ -210,7 +214,6 @@ class Context:
     async def _measure(self) -> None:
         metrics.hashing_waiting.set(self.passwords.turns.waiting)
         metrics.revocations_known.set(len(self.revocations))
-        metrics.revocations_proven_at.set(self.revocations.proven_at)
         self.connections.measure()
 
 

@@ -93,6 +93,12 @@ def test_the_state_of_revocations_and_hashing_is_measured(service: Service, alic
     assert counted(service, "password_hashing_waiting") == 0
 
 
+def test_a_worker_that_has_just_started_tells_how_much_it_knows(config: Config) -> None:
+    """It has made a proven look before its first response. Until the next one, it would otherwise be infinitely old."""
+    with Service(config) as service:
+        assert counted(service, "revocations_age_seconds") < 10
+
+
 def status(service: Service, token: str | bytes | None) -> int:
     """Return the status of the metrics for a token."""
     return service("GET", "/metrics", headers={"Authorization": token} if token is not None else {}).status_code
