@@ -57,7 +57,7 @@ def test_the_renamed_service_passes_its_checks_and_the_fast_part_of_its_suite(re
     lint = run(renamed, "scripts/lint")
     assert lint.returncode == 0, lint.stdout + lint.stderr
     tests = [f"tests/test_{name}.py" for name in FAST]
-    result = run(renamed, sys.executable, "-m", "pytest", "-q", *tests)
+    result = run(renamed, sys.executable, "-m", "pytest", "-q", "--show-capture=no", *tests)
     assert result.returncode == 0, (result.stdout + result.stderr)[-5000:]
 
 
