@@ -1,14 +1,19 @@
 """The context that all experiments share: MongoDB, the key, the tokens, the progress callback and the results."""
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import contenders, load
+from bench.checkouts import OURS
+from bench.database import PASSWORD, username
 from bench.load import Load, Outcome
+from bench.machine import SERVER_CORE
 from bench.results import Results
 from bench.scale import Scale
 from bench.servers import Contender, Server
+from bench.setup import Setup
 from bench.tokens import ROTATION, TokenSigner, write
 from tools.local_mongo import LocalMongo
 
@@ -28,6 +33,7 @@ class Bench:
     mongo: LocalMongo
     key: str = field(repr=False)
     signer: TokenSigner
+    setup: Setup
     step: Callable[[str], None]  # reports the next step
     results: Results
 
@@ -35,9 +41,23 @@ class Bench:
         """Return the connection string of an experiment's database."""
         return f"mongodb://{self.mongo.address}/{database}"
 
-    def service(self, database: str, name: str = contenders.OURS) -> Contender:
+    def service(self, database: str, name: str = OURS, *, workers: int = 1, cores: str = str(SERVER_CORE)) -> Contender:
         """Describe this service with an experiment's database."""
-        return contenders.service(self.key, self.mongo_uri(database), name=name)
+        uri = self.mongo_uri(database)
+        return contenders.service(self.setup.today, self.key, uri, name=name, workers=workers, cores=cores)
+
+    def services(self, database: str) -> dict[str, Contender]:
+        """Describe this service, then that of the earlier commit if there is one, by their databases."""
+        described = {database: self.service(database)}
+        if earlier := self.setup.earlier:
+            own = f"{database}_earlier"
+            described[own] = contenders.service(earlier, self.key, self.mongo_uri(own))
+        return described
+
+    def login_bodies(self, number: int) -> Path:
+        """Return a file with the bodies of logins of the first users of fill_users."""
+        bodies = (json.dumps({"username": username(n), "password": PASSWORD}) for n in range(number))
+        return write(self.folder / "logins", bodies)
 
     def rotation(self) -> tuple[list[str], Path]:
         """Return 1,000 tokens of this service, and the file that contains them."""

@@ -30,10 +30,8 @@ def pin_to_load_core() -> None:
 
 
 def describe() -> str:
-    """Return the processor, cores, system and Python version in one line."""
-    cores = os.cpu_count()
-    system = f"{platform.system()} {platform.release()}"
-    return f"{_processor()}, {cores} cores, {system}, {platform.python_implementation()} {platform.python_version()}"
+    """Return the processor, cores and kernel in one line."""
+    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
 
 
 def _processor() -> str:

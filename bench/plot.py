@@ -3,10 +3,10 @@
 from html import escape
 from statistics import median
 
-from bench.contenders import OURS
+from bench.checkouts import OURS
 from bench.results import Figures
 
-WIDTH, LEFT, RIGHT, TOP, BAR, GAP, TITLE = 760, 150, 110, 64, 18, 10, 34
+WIDTH, LEFT, RIGHT, TOP, BAR, GAP, TITLE = 760, 190, 110, 80, 18, 10, 34
 # The card has its own background, so that it is readable on every page.
 STYLE = """
   text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328; }
@@ -27,12 +27,12 @@ STYLE = """
 """
 
 
-def svg(servers: dict[str, Figures], note: str) -> str:
-    """Draw two panels: the secret with token verification, and hello without."""
+def svg(servers: dict[str, Figures], machine: str, run: str) -> str:
+    """Draw two panels: the secret with token verification, and hello without. Below the title, say what was run."""
     panel_height = TITLE + len(servers) * (BAR + GAP)
     height = TOP + 2 * panel_height + 18
-    secret = {name: median(figures.secret) for name, figures in servers.items()}
-    hello = {name: median(figures.hello) for name, figures in servers.items()}
+    secret = {name: median(figures.secret.rate) for name, figures in servers.items()}
+    hello = {name: median(figures.hello.rate) for name, figures in servers.items()}
     most = max(*secret.values(), *hello.values())
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
@@ -40,7 +40,8 @@ def svg(servers: dict[str, Figures], note: str) -> str:
         f"<style>{STYLE}</style>",
         f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
         '<text class="title" x="20" y="30">Requests per second, one worker on one core</text>',
-        f'<text class="quiet" x="20" y="50">{escape(note)}</text>',
+        f'<text class="quiet" x="20" y="50">{escape(machine)}</text>',
+        f'<text class="quiet" x="20" y="66">{escape(run)}</text>',
         *_panel("GET /tests/secret: 1,000 JWTs in rotation", secret, most, TOP),
         *_panel("GET /tests/hello", hello, most, TOP + panel_height),
         "</svg>",

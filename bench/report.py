@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from statistics import median
 
-from bench import machine
-from bench.contenders import OURS, versions
+from bench.checkouts import OURS
 from bench.results import Figures, Ratio, Results, Row
 
 MEGABYTE = 1_000_000
@@ -14,29 +13,26 @@ METHOD = """\
 Method: each server runs alone on core 0, with one worker and no access log, and is restarted for each visit. The load \
 (`wrk -t1 -c64`) and MongoDB run on core 1. Each round visits all servers in turn. A ratio is the median of the ratios \
 of all rounds, with the lowest and the highest in brackets. Before the load on `/tests/secret`, each server must \
-respond to `/tests/hello`, accept 1,000 tokens, and reject a missing and a tampered token. One unsuccessful response \
+respond to `/tests/hello`, accept 1,000 tokens, and reject a missing and a tampered token. CPU us are microseconds of \
+CPU time of all processes of the server, per request. One unsuccessful response \
 fails the run. A missed target does not fail the run; the table only reports it. [bench/README.md](README.md) explains \
 each line."""
 
 
 def markdown(results: Results, scale: str, experiments: Sequence[str]) -> str:
     """Return all results as Markdown."""
-    parts = [f"# Benchmark results: {scale} run\n\n{_environment()}"]
+    now = datetime.now(UTC).strftime("%Y-%m-%d")
+    parts = [f"# Benchmark results: {scale} run, {now}", _table(["setup", ""], list(map(list, results.setup.items())))]
     if scale == "quick":
         parts.append("A quick run has fewer rounds, shorter bursts and less data. It is a rough check, not a result.")
     if results.rows:
         header = ["measurement", "ratio", "lowest to highest", "target", "reached", "details"]
         parts.append(_table(header, [_row(row) for row in results.rows]))
     if results.servers:
-        parts.append(_servers(results.servers))
+        parts.append(_servers(results.servers, results.missing) + _disturbance(results.servers))
     parts.append(METHOD)
     parts.append(f"Experiments: {', '.join(experiments)}.")
     return "\n\n".join(parts) + "\n"
-
-
-def _environment() -> str:
-    now = datetime.now(UTC).strftime("%Y-%m-%d")
-    return f"{now}, {machine.describe()}.\n{versions()}."
 
 
 def _row(row: Row) -> list[str]:
@@ -51,15 +47,15 @@ def _spread(ratio: Ratio) -> str:
     return f"({ratio.low:.2f} to {ratio.high:.2f})"
 
 
-def _servers(servers: dict[str, Figures]) -> str:
+def _servers(servers: dict[str, Figures], missing: Sequence[str]) -> str:
     header = [
         "server",
         "hello/s",
         "/ this service",
         "secret/s",
         "/ this service",
-        "hello, CPU us",
-        "secret, CPU us",
+        "CPU us per hello",
+        "CPU us per secret",
         "core used",
         "start to ready, s",
         "worker RSS, MB",
@@ -69,12 +65,12 @@ def _servers(servers: dict[str, Figures]) -> str:
     rows = [
         [
             name,
-            f"{median(one.hello):,.0f}",
-            f"{Ratio.of(one.hello, ours.hello).median:.2f}",
-            f"{median(one.secret):,.0f}",
-            f"{Ratio.of(one.secret, ours.secret).median:.2f}",
-            f"{median(one.hello_cpu):.1f}",
-            f"{median(one.secret_cpu):.1f}",
+            f"{median(one.hello.rate):,.0f}",
+            f"{Ratio.of(one.hello.rate, ours.hello.rate).median:.2f}",
+            f"{median(one.secret.rate):,.0f}",
+            f"{Ratio.of(one.secret.rate, ours.secret.rate).median:.2f}",
+            f"{median(one.hello.cpu):.1f}",
+            f"{median(one.secret.cpu):.1f}",
             f"{median(one.core):.0%}",
             f"{median(one.start_seconds):.2f}",
             f"{median(one.rss_bytes) / MEGABYTE:.0f}",
@@ -82,17 +78,19 @@ def _servers(servers: dict[str, Figures]) -> str:
         ]
         for name, one in servers.items()
     ]
-    return _table(header, rows, numbers=True) + _disturbance(servers)
+    rows += [[name, "not measured", *[""] * (len(header) - 2)] for name in missing]
+    return _table(header, rows, numbers=True)
 
 
 def _disturbance(servers: dict[str, Figures]) -> str:
-    """Return a warning if other processes used a server's core, because they reduce its requests per second."""
-    least = min(share for one in servers.values() for share in one.core)
+    """Return a warning if a server could not use its core, which reduces its requests per second."""
+    least, name = min((share, name) for name, one in servers.items() for share in one.core)
     if least >= MIN_CORE_SHARE:
         return ""
     return (
-        f"\n\n**The machine was not idle: in one visit, a server got only {least:.0%} of its core.** Requests per "
-        "second and their ratios are therefore unreliable. CPU time per request is less affected."
+        f"\n\n**In one visit, {name} used only {least:.0%} of its core:** other processes ran on this machine, or wrk "
+        "could not send more. Requests per second and their ratios are therefore unreliable. CPU time per request is "
+        "less affected."
     )
 
 

@@ -47,16 +47,21 @@ class Row:
 
 
 @dataclass
+class Requests:
+    """What requests of one kind took, with one value per round."""
+
+    rate: list[float] = field(default_factory=list)  # per second
+    cpu: list[float] = field(default_factory=list)  # CPU microseconds per request
+
+
+@dataclass
 class Figures:
     """The figures of one server, with one value per round."""
 
-    hello: list[float] = field(default_factory=list)  # requests per second
-    secret: list[float] = field(default_factory=list)
-    fresh: list[float] = field(default_factory=list)
-    hello_cpu: list[float] = field(default_factory=list)  # CPU microseconds per request
-    secret_cpu: list[float] = field(default_factory=list)
-    fresh_cpu: list[float] = field(default_factory=list)
-    core: list[float] = field(default_factory=list)  # the share of its core that it got under load
+    hello: Requests = field(default_factory=Requests)
+    secret: Requests = field(default_factory=Requests)
+    fresh: Requests = field(default_factory=Requests)  # the secret, with tokens that are sent for the first time
+    core: list[float] = field(default_factory=list)  # the share of its core that it used under load
     start_seconds: list[float] = field(default_factory=list)
     rss_bytes: list[float] = field(default_factory=list)  # of the worker, after the run
     pss_bytes: list[float] = field(default_factory=list)  # of all processes of the server
@@ -68,3 +73,5 @@ class Results:
 
     rows: list[Row] = field(default_factory=list)
     servers: dict[str, Figures] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)  # the servers that do not run on this machine
+    setup: dict[str, str] = field(default_factory=dict)  # what was measured where, by the name of the part

@@ -1,4 +1,4 @@
-"""The amounts to measure: a full run, or a quick run of two minutes."""
+"""The amounts to measure: a full run, or a quick run of a few minutes."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class Scale:
     name: str
     rounds: int  # in each round, all servers are measured
     burst_seconds: int
-    warm_up_seconds: int  # before each server's first burst; 0: only 1,000 sequential requests with the tokens
+    warm_up_seconds: int  # of hello and of secret; 0: only 1,000 sequential requests with the tokens
     fresh_tokens: int  # more than a burst sends, and so many that a repeated token is no longer in the cache
     pair_rounds: int  # of experiments with one or two servers
     pair_burst_seconds: int

@@ -9,11 +9,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import processes
+from bench import ROOT, processes
 from bench.machine import SERVER_CORE, BenchFailed
 from tools.local_mongo import free_port
 
-ROOT = Path(__file__).parent.parent
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0  # then all remaining processes are killed, e.g. a stock Sanic that was stopped while it started
 POLL_SECONDS = 0.005
@@ -29,6 +28,8 @@ class Contender:
     environment: Mapping[str, str] = field(repr=False)
     ready: str = "/tests/hello"  # the path that returns 200 when the server is ready
     cores: str = str(SERVER_CORE)
+    root: Path = ROOT  # its working directory, whose modules it imports
+    accepts_service_tokens: bool = False  # it verifies the tokens of this service, not its own
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def _spawn(contender: Contender, port: int, log: Path) -> subprocess.Popen[bytes
     with log.open("ab") as output:
         return subprocess.Popen(
             ["taskset", "-c", contender.cores, *command],
-            cwd=ROOT,
-            env={**inherited, "PYTHONPATH": str(ROOT), **contender.environment},
+            cwd=contender.root,
+            env={**inherited, "PYTHONPATH": str(contender.root), **contender.environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -106,9 +107,11 @@ def _guard(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
 def _wait(process: subprocess.Popen[bytes], contender: Contender, port: int, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not _answers(port, contender.ready):
-        if process.poll() is not None or time.monotonic() > deadline:
+        if process.poll() is not None:
             lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
             raise BenchFailed(f"{contender.name} did not start: {lines[-1]}")
+        if time.monotonic() > deadline:
+            raise BenchFailed(f"{contender.name} started, but {contender.ready} did not return 200 in time")
         time.sleep(POLL_SECONDS)
 
 

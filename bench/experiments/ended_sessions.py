@@ -10,18 +10,20 @@ from bench import tokens
 from bench.bench import Bench, alternate
 from bench.database import fill_ended_sessions
 from bench.machine import BenchFailed
+from bench.progress import Plan
 from bench.results import Ratio, Row
 from bench.scale import Scale
 from bench.servers import running
+from bench.setup import Setup
 
 WITHIN_SECONDS = 900  # the usual lifetime of an access token, for which a worker must keep an ended session
 SETTLE_SECONDS = 6  # until a worker no longer rereads the end of the feed
 NONE, MANY = "none_ended", "many_ended"
 
 
-def steps(scale: Scale) -> int:
+def plan(scale: Scale, _: Setup) -> Plan:
     """Return 1 for the preparation plus the number of rounds."""
-    return 1 + scale.pair_rounds
+    return Plan(1 + scale.pair_rounds, 2 * scale.pair_burst_seconds + 2)
 
 
 def run(bench: Bench) -> None:

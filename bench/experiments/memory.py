@@ -3,9 +3,11 @@
 from bench import load, tokens
 from bench.bench import Bench
 from bench.load import Load
+from bench.progress import Plan
 from bench.results import Row
 from bench.scale import Scale
 from bench.servers import running
+from bench.setup import Setup
 
 CHUNK_SECONDS = 10
 CHUNKS_EXPECTED = 30  # for the progress bar
@@ -13,9 +15,9 @@ WARM_UP_SECONDS = 5
 MEGABYTE = 1_000_000
 
 
-def steps(scale: Scale) -> int:
+def plan(scale: Scale, _: Setup) -> Plan:
     """Return the approximate number of chunks, or 0 without the soak test."""
-    return CHUNKS_EXPECTED if scale.soak_requests else 0
+    return Plan(CHUNKS_EXPECTED if scale.soak_requests else 0, CHUNK_SECONDS)
 
 
 def run(bench: Bench) -> None:

@@ -3,20 +3,20 @@
 import json
 import os
 import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 from app.security.refresh_tokens import RefreshTokens
-from bench import load, tokens
+from bench import ROOT, load, tokens
 from bench.bench import Bench
 from bench.database import fill_sessions
 from bench.load import Load
 from bench.machine import SERVER_CORE, BenchFailed
+from bench.progress import Plan
 from bench.results import Ratio, Row
 from bench.scale import Scale
-from bench.servers import ROOT, Server, running
+from bench.servers import Server, running
+from bench.setup import Setup
 from config.product import SLUG
 from tools.processes import die_with_parent
 
@@ -25,9 +25,9 @@ CLIENTS = 64
 DATABASE = "refreshes"
 
 
-def steps(scale: Scale) -> int:
+def plan(scale: Scale, _: Setup) -> Plan:
     """Return the number of rounds."""
-    return scale.pair_rounds
+    return Plan(scale.pair_rounds, 2 * scale.pair_burst_seconds + 2)
 
 
 def run(bench: Bench) -> None:
@@ -36,7 +36,7 @@ def run(bench: Bench) -> None:
     with running(bench.service(DATABASE), bench.folder) as server:
         for number in range(bench.scale.pair_rounds):
             bench.step(f"refreshes, round {number + 1} of {bench.scale.pair_rounds}")
-            refreshes.append(_refreshes(bench, server))
+            refreshes.append(refreshes_per_second(bench, server, DATABASE))
             updates.append(_updates(bench))
     bench.results.rows.append(
         Row(
@@ -48,9 +48,10 @@ def run(bench: Bench) -> None:
     )
 
 
-def _refreshes(bench: Bench, server: Server) -> float:
+def refreshes_per_second(bench: Bench, server: Server, database: str) -> float:
+    """Refresh new sessions in the server's database."""
     due = RefreshTokens([bench.key.encode()], product=SLUG)
-    ids = fill_sessions(bench.mongo_uri(DATABASE), SESSIONS)
+    ids = fill_sessions(bench.mongo_uri(database), SESSIONS)
     file = tokens.write(bench.folder / "refresh_tokens", (due.encode(id_, 0) for id_ in ids))
     seconds = bench.scale.pair_burst_seconds
     return load.apply(server, Load("/auth/refresh", seconds, "POST", "refresh", file, CLIENTS)).rate
@@ -60,7 +61,7 @@ def _updates(bench: Bench) -> float:
     uri = bench.mongo_uri(DATABASE)
     file = tokens.write(bench.folder / "session_ids", fill_sessions(uri, SESSIONS))
     completed = subprocess.run(
-        [*_python("bench.bare_update"), str(file), str(bench.scale.pair_burst_seconds), str(CLIENTS)],
+        [*_python(bench, "bench.bare_update"), str(file), str(bench.scale.pair_burst_seconds), str(CLIENTS)],
         cwd=ROOT,
         env={**os.environ, "APP_MONGO_URI": uri},
         capture_output=True,
@@ -74,5 +75,6 @@ def _updates(bench: Bench) -> float:
     return float(result["updates"] / result["seconds"])
 
 
-def _python(module: str) -> list[str]:
-    return ["taskset", "-c", str(SERVER_CORE), str(Path(sys.executable)), "-m", module]
+def _python(bench: Bench, module: str) -> list[str]:
+    python = bench.setup.today.environment / "bin" / "python"
+    return ["taskset", "-c", str(SERVER_CORE), str(python), "-m", module]

@@ -2,14 +2,16 @@
 
 from statistics import median
 
-from bench import contenders, load, tokens
+from bench import load, tokens
 from bench.bench import Bench
-from bench.database import PASSWORD, fill_users, username
+from bench.database import fill_users
 from bench.load import Load, Outcome
 from bench.machine import LOAD_CORE, SERVER_CORE
+from bench.progress import Plan
 from bench.results import Bound, Ratio, Row
 from bench.scale import Scale
 from bench.servers import Server, running
+from bench.setup import Setup
 
 LOGIN_CLIENTS = 32
 USERS = 640  # so many that two clients never log in to the same account at the same time
@@ -21,17 +23,16 @@ MARGIN_SECONDS = 1
 DATABASE = "tail"
 
 
-def steps(_: Scale) -> int:
+def plan(scale: Scale, _: Setup) -> Plan:
     """Return the number of rounds."""
-    return ROUNDS * len(PLACES)
+    return Plan(ROUNDS * len(PLACES), scale.tail_seconds + 3)
 
 
 def run(bench: Bench) -> None:
     """Measure the latency idle and under logins in turn, with the whole service on one core, then on both cores."""
     fill_users(bench.mongo_uri(DATABASE), USERS)
     for place, cores in PLACES.items():
-        contender = contenders.service(bench.key, bench.mongo_uri(DATABASE), name=f"service {place}", cores=cores)
-        with running(contender, bench.folder) as server:
+        with running(bench.service(DATABASE, f"service {place}", cores=cores), bench.folder) as server:
             bench.results.rows.append(_measure(bench, server, place))
 
 
@@ -57,9 +58,8 @@ def _measure(bench: Bench, server: Server, place: str) -> Row:
 
 
 def _under_logins(bench: Bench, server: Server, probe: Load) -> tuple[Outcome, Outcome]:
-    bodies = (f'{{"username":"{username(number)}","password":"{PASSWORD}"}}' for number in range(USERS))
-    file = tokens.write(bench.folder / "logins", bodies)
-    logins = Load("/auth", probe.seconds + 2 * MARGIN_SECONDS, "POST", "body", file, LOGIN_CLIENTS)
+    seconds = probe.seconds + 2 * MARGIN_SECONDS
+    logins = Load("/auth", seconds, "POST", "body", bench.login_bodies(USERS), LOGIN_CLIENTS)
     with load.started(server, logins) as process:
         with_logins = load.apply(server, probe)
         return with_logins, load.outcome(server, logins, process)

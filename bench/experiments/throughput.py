@@ -4,44 +4,51 @@ from pathlib import Path
 
 from bench import load, tokens
 from bench.bench import Bench
-from bench.contenders import BLACKSHEEP, CEILING, FASTAPI, FLASK, LITESTAR, OURS, SANIC_JWT, peers
+from bench.checkouts import OURS
+from bench.contenders import BLACKSHEEP, CEILING, FASTAPI, FLASK, LITESTAR, SANIC_JWT, peers
 from bench.load import Load
-from bench.results import Figures, Ratio, Row
+from bench.progress import Plan
+from bench.results import Figures, Ratio, Requests, Row
+from bench.runtimes import FASTIFY, FASTIFY_CACHED, GO
 from bench.scale import Scale
 from bench.servers import Server, running
+from bench.setup import Setup
 
 TARGETS = {BLACKSHEEP: 1.2, LITESTAR: 1.8, FASTAPI: 2.5, SANIC_JWT: 2.5, FLASK: 7.0}
-WITH_SERVICE_TOKENS = {OURS, CEILING}
+PEERS = (*TARGETS, FASTIFY, FASTIFY_CACHED, GO)  # those without a target need not run on every machine
+DATABASE = "throughput"
+START_SECONDS = 4  # roughly, with the sequential requests before the load
 
 
-def steps(scale: Scale) -> int:
+def plan(scale: Scale, setup: Setup) -> Plan:
     """Return the number of visits to a server."""
-    return scale.rounds * (len(TARGETS) + len(WITH_SERVICE_TOKENS))
+    servers = 1 + bool(setup.earlier) + len(peers("", setup.peers))
+    return Plan(scale.rounds * servers, 2 * scale.warm_up_seconds + 2 * scale.burst_seconds + START_SECONDS)
 
 
 def run(bench: Bench) -> None:
     """Visit all servers in turn in each round. Each visit restarts the server, which runs alone on its core."""
-    rotation, file = bench.rotation()
+    rotation = bench.rotation()
     fresh = tokens.write(bench.folder / "fresh", bench.signer.sign_many(bench.scale.fresh_tokens))
-    rotations = dict.fromkeys(WITH_SERVICE_TOKENS, (rotation, file))
-    contenders = [bench.service("throughput"), *peers(bench.key)]
+    rotations: dict[str, tuple[list[str], Path]] = {}
+    contenders = [*bench.services(DATABASE).values(), *peers(bench.key, bench.setup.peers)]
     for number in range(bench.scale.rounds):
         for contender in contenders:
             bench.step(f"{contender.name}, round {number + 1} of {bench.scale.rounds}")
             with running(contender, bench.folder) as server:
                 if contender.name not in rotations:
-                    rotations[contender.name] = _own_tokens(bench, server)
+                    rotations[contender.name] = rotation if contender.accepts_service_tokens else _own(bench, server)
                 figures = bench.results.servers.setdefault(contender.name, Figures())
                 _visit(bench, server, figures, *rotations[contender.name])
-                if contender.name in WITH_SERVICE_TOKENS:
-                    before = server.cpu_seconds()
-                    outcome = _secret(bench, server, fresh)
-                    figures.fresh.append(outcome.rate)
-                    figures.fresh_cpu.append((server.cpu_seconds() - before) / outcome.requests * 1e6)
+                if contender.accepts_service_tokens:
+                    _measure(server, _secret(bench.scale.burst_seconds, fresh), figures.fresh)
     bench.results.rows += _rows(bench.results.servers)
+    if earlier := bench.setup.earlier:
+        bench.results.rows += _earlier_rows(bench.results.servers, earlier.name)
 
 
-def _own_tokens(bench: Bench, server: Server) -> tuple[list[str], Path]:
+def _own(bench: Bench, server: Server) -> tuple[list[str], Path]:
+    """Return 1,000 tokens that a peer issued, and the file that contains them."""
     own = tokens.log_in_users(server, tokens.ROTATION)
     return own, tokens.write(bench.folder / f"tokens-of-{server.port}", own)
 
@@ -49,58 +56,74 @@ def _own_tokens(bench: Bench, server: Server) -> tuple[list[str], Path]:
 def _visit(bench: Bench, server: Server, figures: Figures, rotation: list[str], file: Path) -> None:
     tokens.verify(server, rotation)
     if seconds := bench.scale.warm_up_seconds:
-        load.apply(server, Load("/tests/hello", seconds))
-    before = server.cpu_seconds()
-    hello = load.apply(server, Load("/tests/hello", bench.scale.burst_seconds))
-    between = server.cpu_seconds()
-    secret = _secret(bench, server, file)
-    after = server.cpu_seconds()
-    figures.hello.append(hello.rate)
-    figures.secret.append(secret.rate)
-    figures.hello_cpu.append((between - before) / hello.requests * 1e6)
-    figures.secret_cpu.append((after - between) / secret.requests * 1e6)
-    figures.core.append((after - before) / (hello.seconds + secret.seconds))
+        load.apply(server, _hello(seconds))
+        load.apply(server, _secret(seconds, file))
+    seconds = bench.scale.burst_seconds
+    figures.core.append(_measure(server, _hello(seconds), figures.hello))
+    figures.core.append(_measure(server, _secret(seconds, file), figures.secret))
     figures.start_seconds.append(server.start_seconds)
     figures.rss_bytes.append(server.rss_bytes())
     figures.pss_bytes.append(server.pss_bytes())
 
 
-def _secret(bench: Bench, server: Server, file: Path) -> load.Outcome:
-    return load.apply(server, Load("/tests/secret", bench.scale.burst_seconds, lines="token", file=file))
+def _hello(seconds: int) -> Load:
+    return Load("/tests/hello", seconds)
+
+
+def _secret(seconds: int, file: Path) -> Load:
+    return Load("/tests/secret", seconds, lines="token", file=file)
+
+
+def _measure(server: Server, burst: Load, requests: Requests) -> float:
+    """Record a burst, and return the share of its core that the server used."""
+    before = server.cpu_seconds()
+    outcome = load.apply(server, burst)
+    used = server.cpu_seconds() - before
+    requests.rate.append(outcome.rate)
+    requests.cpu.append(used / outcome.requests * 1e6)
+    return used / outcome.seconds
 
 
 def _rows(servers: dict[str, Figures]) -> list[Row]:
     ours, ceiling = servers[OURS], servers[CEILING]
     return [
-        Row(
-            "`/tests/hello`, production configuration / Sanic's ceiling",
-            Ratio.of(ours.hello, ceiling.hello),
-            target=0.90,
-            detail=f"by CPU time per request: {_cpu(ceiling.hello_cpu, ours.hello_cpu)}",
-        ),
-        Row(
+        _row("`/tests/hello`, production configuration / Sanic's ceiling", ours.hello, ceiling.hello, 0.90),
+        _row(
             "`/tests/secret`, 1,000 tokens in rotation, with revocation check / this service's `/tests/hello`",
-            Ratio.of(ours.secret, ours.hello),
-            target=0.80,
-            detail=f"by CPU time per request: {_cpu(ours.hello_cpu, ours.secret_cpu)}",
+            ours.secret,
+            ours.hello,
+            0.80,
         ),
         *(
-            Row(
+            _row(
                 f"`/tests/secret`, 1,000 tokens in rotation / {peer}'s `/tests/secret`",
-                Ratio.of(ours.secret, servers[peer].secret),
-                target=target,
-                detail=f"by CPU time per request: {_cpu(servers[peer].secret_cpu, ours.secret_cpu)}",
+                ours.secret,
+                servers[peer].secret,
+                TARGETS.get(peer),
             )
-            for peer, target in TARGETS.items()
+            for peer in PEERS
+            if peer in servers
         ),
-        Row(
+        _row(
             "`/tests/secret`, each token sent for the first time / Sanic's ceiling with one PyJWT call",
-            Ratio.of(ours.fresh, ceiling.fresh),
-            target=0.95,
-            detail=f"by CPU time per request: {_cpu(ceiling.fresh_cpu, ours.fresh_cpu)}",
+            ours.fresh,
+            ceiling.fresh,
+            0.95,
         ),
     ]
 
 
-def _cpu(reference: list[float], measured: list[float]) -> str:
-    return f"{Ratio.of(reference, measured).median:.2f}"
+def _earlier_rows(servers: dict[str, Figures], name: str) -> list[Row]:
+    today, earlier = servers[OURS], servers[name]
+    compared = {
+        "`/tests/hello`": (today.hello, earlier.hello),
+        "`/tests/secret`, 1,000 tokens in rotation": (today.secret, earlier.secret),
+        "`/tests/secret`, each token sent for the first time": (today.fresh, earlier.fresh),
+    }
+    return [_row(f"{what} / {name}", *requests) for what, requests in compared.items()]
+
+
+def _row(what: str, requests: Requests, reference: Requests, target: float | None = None) -> Row:
+    by_cpu = Ratio.of(reference.cpu, requests.cpu).median
+    detail = f"by CPU time per request: {by_cpu:.2f}"
+    return Row(what, Ratio.of(requests.rate, reference.rate), target=target, detail=detail)

@@ -9,18 +9,20 @@ import httpx
 
 from bench.bench import Bench
 from bench.database import PASSWORD, fill_users, username
+from bench.progress import Plan
 from bench.results import Bound, Ratio, Row
 from bench.scale import Scale
 from bench.servers import Server, running
+from bench.setup import Setup
 
 PAGE_LENGTH = 50  # the service's default
 BLOCKS = 10  # the logins and the page reads are divided into blocks, which alternate between the two cases
 FEW, MANY = "few_users", "many_users"
 
 
-def steps(_: Scale) -> int:
+def plan(scale: Scale, _: Setup) -> Plan:
     """Return 1 for the preparation plus the number of blocks of logins and of pages."""
-    return 1 + 2 * BLOCKS
+    return Plan(1 + 2 * BLOCKS, 1 + scale.many_users / 300_000)
 
 
 def run(bench: Bench) -> None:

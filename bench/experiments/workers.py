@@ -2,20 +2,22 @@
 
 from statistics import median
 
-from bench import contenders, load, tokens
+from bench import load, tokens
 from bench.bench import Bench
 from bench.load import Load
+from bench.progress import Plan
 from bench.results import Ratio, Row
 from bench.scale import Scale
 from bench.servers import running
+from bench.setup import Setup
 
 BOTH_CORES = "0,1"
 ROUNDS = {"full": 3, "quick": 1}
 
 
-def steps(scale: Scale) -> int:
+def plan(scale: Scale, _: Setup) -> Plan:
     """Return the number of visits to a server."""
-    return 2 * ROUNDS[scale.name]
+    return Plan(2 * ROUNDS[scale.name], scale.pair_burst_seconds + 4)
 
 
 def run(bench: Bench) -> None:
@@ -25,9 +27,7 @@ def run(bench: Bench) -> None:
     for number in range(ROUNDS[bench.scale.name]):
         for workers in rates:
             bench.step(f"workers: {workers}, round {number + 1} of {ROUNDS[bench.scale.name]}")
-            contender = contenders.service(
-                bench.key, bench.mongo_uri("workers"), name=f"{workers} workers", workers=workers, cores=BOTH_CORES
-            )
+            contender = bench.service("workers", f"{workers} workers", workers=workers, cores=BOTH_CORES)
             with running(contender, bench.folder) as server:
                 tokens.verify(server, rotation)
                 burst = Load(

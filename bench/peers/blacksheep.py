@@ -1,11 +1,15 @@
-"""BlackSheep with its own JWT bearer authentication and a symmetric key, after its documentation."""
+"""BlackSheep with its own JWT bearer authentication and a symmetric key, after its documentation.
+
+BlackSheep's middlewares run for all routes of an application, also for those with @allow_anonymous. Therefore the
+secret is in an application of its own, mounted in the one without authentication.
+"""
 
 import os
 import time
 from dataclasses import dataclass
 
 import jwt
-from blacksheep import Application, get, json, post
+from blacksheep import Application, Router, json
 from blacksheep.messages import Response
 from blacksheep.server.authentication.jwt import JWTBearerAuthentication
 from blacksheep.server.authorization import auth
@@ -14,8 +18,8 @@ from essentials.secrets import Secret
 ISSUER = AUDIENCE = "bench"
 KEY = os.environ["BENCH_KEY"]
 
-app = Application()
-app.use_authentication().add(
+protected = Application(router=Router())
+protected.use_authentication().add(
     JWTBearerAuthentication(
         secret_key=Secret.from_env("BENCH_KEY"),
         valid_audiences=[AUDIENCE],
@@ -23,7 +27,11 @@ app.use_authentication().add(
         algorithms=["HS256"],
     )
 )
-app.use_authorization()
+protected.use_authorization()
+
+app = Application(router=Router())
+app.mount_registry.auto_events = True
+app.mount("/tests/secret", protected)
 
 
 @dataclass
@@ -33,21 +41,21 @@ class Login:
     username: str
 
 
-@post("/auth")
+@app.router.post("/auth")
 async def login(data: Login) -> Response:
     """Issue a token."""
     claims = {"sub": data.username, "iss": ISSUER, "aud": AUDIENCE, "exp": int(time.time()) + 3600}
     return json({"access_token": jwt.encode(claims, KEY, "HS256")})
 
 
-@get("/tests/hello")
+@app.router.get("/tests/hello")
 async def hello() -> Response:
     """Return the public response."""
     return json({"Hello": "World!"})
 
 
 @auth()
-@get("/tests/secret")
+@protected.router.get("/")
 async def secret() -> Response:
     """Return the response for clients with a valid token."""
     return json({"Hello": "Secret!"})
