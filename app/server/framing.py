@@ -28,8 +28,8 @@ LENGTH = rb"(?i:content-length):" + OWS + rb"[0-9]{1,10}" + OWS
 CODING = rb"(?i:transfer-encoding):" + OWS + rb"chunked"
 OTHER = rb"(?!(?i:host|content-length|transfer-encoding):)" + TOKEN + rb":" + VALUE
 HOST = rb"\r\n(?i:host):" + OWS + AUTHORITY + OWS
-# Not possessive: Python 3.11.2, of Debian 12, never matches a repeated possessive group. A line matches in one way only,
-# so a head that does not match takes linear time all the same (ReDoS).
+# Not possessive: Python 3.11.2, of Debian 12, never matches a repeated possessive group. A line matches in one way
+# only, so a head that does not match takes linear time all the same (ReDoS).
 FIELDS_1_0 = rb"(?:\r\n(?:" + OTHER + rb"|" + LENGTH + rb"))*"
 FIELDS_1_1 = rb"(?:\r\n(?:" + OTHER + rb"|" + LENGTH + rb"|" + CODING + rb"))*"
 
