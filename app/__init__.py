@@ -9,7 +9,7 @@ from sanic.config import DEFAULT_CONFIG
 from sanic.config import Config as SanicConfig
 from sanic.log import logger
 
-from app import commands, logs
+from app import commands, logs, pages
 from app.context import App, Context, signing_keys
 from app.database.client import inspect
 from app.http import cors
@@ -21,7 +21,7 @@ from app.refusals import refusal
 from app.security import sanic_jwt_adapter
 from app.server import descriptors, startup, supervisor
 from app.server.routing import Router
-from app.views import auth, hello, operations, users
+from app.views import auth, hello, operations, recovery, registration, users
 from config import Config, ConfigurationError, load
 from config.environments import ProductionConfig
 from config.product import NAME
@@ -63,17 +63,15 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         check=lambda: _check(config),
     )
     cors.enable(app, origins=config.CORS_ORIGINS, request_headers=config.CORS_HEADERS)
-    if config.DOCS:
-        page.serve(app, document)
     sanic_jwt_adapter.initialize(app, signing_keys(config)[0])
-    for view in VIEWS:
-        app.blueprint(view.blueprint)
+    _add_routes(app, config)
     app.config.update(METRICS=config.METRICS, METRICS_TOKEN=config.METRICS_TOKEN)  # for views/operations
 
     @app.before_server_start
     async def start(app: App) -> None:
         _refuse_asgi(app)
         await app.ctx.open(config)
+        app.ctx.send_mails()
 
     @app.after_server_stop
     async def stop(app: App) -> None:
@@ -105,6 +103,16 @@ def _load(args: object, passed_over: list[str]) -> Config:
     if isinstance(config, ProductionConfig) and config.THROTTLE_STORAGE == "memory" and startup.workers_of(args) > 1:
         raise SystemExit(str(ConfigurationError(["THROTTLE_STORAGE: memory is only for one worker: each would count"])))
     return config
+
+
+def _add_routes(app: App, config: Config) -> None:
+    """Add the views, the pages and the documentation, as the settings say."""
+    for view in (*VIEWS, recovery if config.SMTP_URL else registration):
+        app.blueprint(view.blueprint)
+    if config.SMTP_URL and config.PAGES:
+        pages.serve(app)
+    if config.DOCS:
+        page.serve(app, document)
 
 
 def _check(config: Config) -> None:

@@ -17,6 +17,7 @@ from pymongo.errors import PyMongoError
 
 from app.context import App, Context
 from app.database.failures import summary
+from app.mail.errors import MailError
 from app.models.users import LastAdmin, User, UsernameTaken
 from app.schemas.users import USERNAME
 from app.security.administration import COMMAND_LINE, UserNotFound
@@ -63,6 +64,17 @@ class Commands:
             user = await ctx.administration.find(username)
             await ctx.administration.set_password(user, password)
             print(f"the password of {user.username} is set, and all sessions have ended")
+
+    async def mail_test(self, to: str = "") -> None:
+        """Send a test mail to an address, past the outbox."""
+        async with self._opened(to) as ctx:
+            if ctx.outbox is None:
+                _exit("SMTP_URL is not set, so the service sends no mail")
+            try:
+                await ctx.send_test_mail(to)
+            except MailError as error:
+                _exit(f"the mail was not sent: {error}")
+            print(f"a mail to {to} was handed over")
 
     async def disable_user(self, username: str = "") -> None:
         """Disable a user.
@@ -139,6 +151,7 @@ def register(app: App, services: Services) -> None:
     for command in (
         commands.create_admin,
         commands.set_password,
+        commands.mail_test,
         commands.disable_user,
         commands.enable_user,
         commands.end_sessions,

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sanic
 from pymongo.errors import PyMongoError
@@ -21,25 +21,36 @@ from app.database.reports import Reports
 from app.http.client import current_context
 from app.http.cors import Cors
 from app.logs import audit
-from app.models import attempts, sessions, users
-from app.models.attempts import MemoryAttempts, MongoAttempts
+from app.models import attempts, one_time_tokens, outbox, sessions, users
+from app.models.attempts import Attempts, MemoryAttempts, MongoAttempts
+from app.models.one_time_tokens import OneTimeTokens
+from app.models.outbox import Outbox
 from app.models.sessions import Sessions
 from app.models.users import Users
-from app.security.access_tokens import AccessTokens
 from app.security.accounts import Accounts
 from app.security.administration import Administration
 from app.security.authentication import Authenticator
 from app.security.credentials import CredentialsVerifier
+from app.security.emails import Emails
 from app.security.generations import EndingsUnfinished, Generations, UserDocuments
 from app.security.logins import Logins
+from app.security.notices import Notices
 from app.security.passwords import Passwords
-from app.security.refresh_tokens import RefreshTokens
+from app.security.recovery import Recovery
 from app.security.revocations import Revocations
+from app.security.step_up import StepUp
 from app.security.throttle import Limits, Throttle
 from app.server.connections import Connections
 from app.server.descriptors import capacity
+from app.tokens.access import AccessTokens
+from app.tokens.one_time import Codes
+from app.tokens.refresh import RefreshTokens
 from config import Config
+from config.addresses import smtp_server
 from config.product import NAME, SLUG
+
+if TYPE_CHECKING:
+    from app.mail.sender import Sender
 
 FEED_SHARE = 0.4  # of REVOCATION_STALE_SECONDS, for one look at the feed
 INTERRUPTED_POLLS = 3  # between two looks for interrupted logouts: they are rare, and were not acknowledged
@@ -53,20 +64,28 @@ class Context:
     users: Users
     sessions: Sessions
     passwords: Passwords
+    attempts: Attempts
     throttle: Throttle
     revocations: Revocations
     authenticator: Authenticator
     credentials: CredentialsVerifier
     generations: Generations
     logins: Logins
+    step_up: StepUp
     accounts: Accounts
     administration: Administration
+    one_time_tokens: OneTimeTokens  # this and the following only if mail is on
+    outbox: Outbox | None = None
+    emails: Emails
+    recovery: Recovery
     cors: Cors | None = None
     draining = False  # the worker is stopping, and serves until the load balancer has noticed
 
     def __init__(self) -> None:
         self.connections = Connections()
         self._background: list[asyncio.Task[None]] = []
+        self._sender: Sender | None = None
+        self._send_test_mail: Callable[[str], Awaitable[None]]
         self.reports = Reports()
 
     async def open(self, config: Config) -> None:
@@ -92,11 +111,22 @@ class Context:
             )
         ]
 
+    async def send_test_mail(self, to: str) -> None:
+        """Send a mail past the outbox. Raises MailError."""
+        await self._send_test_mail(to)
+
+    def send_mails(self) -> None:
+        """Send what is in the outbox until the worker stops."""
+        if self._sender:
+            self._background.append(asyncio.create_task(self._sender.run()))
+
     async def close(self) -> None:
         """Stop the background tasks, and close the hashing threads and the database."""
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        if self._sender:
+            await self._sender.close()
         audit.flush(everything=True)
         self.passwords.close()
         await self.feed.close()
@@ -125,6 +155,9 @@ class Context:
             grace_seconds=config.REFRESH_GRACE_SECONDS,
             per_user=config.SESSIONS_PER_USER,
         )
+        if config.SMTP_URL:
+            self.one_time_tokens = OneTimeTokens(self.database.collection("one_time_tokens", one_time_tokens.INDEXES))
+            self.outbox = Outbox(self.database.collection("outbox", outbox.INDEXES))
 
     def _open_services(self, config: Config) -> None:
         keys = signing_keys(config)
@@ -134,6 +167,10 @@ class Context:
             threads=config.PASSWORD_HASHING_THREADS,
             queue=config.PASSWORD_HASHING_QUEUE,
             places=config.PASSWORD_HASHING_PLACES,
+        )
+        in_memory = config.THROTTLE_STORAGE == "memory"
+        self.attempts = (
+            MemoryAttempts() if in_memory else MongoAttempts(self.database.collection("attempts", attempts.INDEXES))
         )
         self.throttle = self._throttle(config)
         access_tokens = AccessTokens(
@@ -148,35 +185,101 @@ class Context:
             lifetime_seconds=config.ACCESS_TOKEN_SECONDS,
             overlap_seconds=config.MONGO_TIMEOUT_SECONDS,
         )
-        self.authenticator = Authenticator(access_tokens, self.revocations)
+        self.authenticator = Authenticator(access_tokens, self.revocations, step_up_seconds=config.STEP_UP_SECONDS)
         # Every store with documents of users is in this list, from which the documents of a deleted user are removed.
         stores: list[UserDocuments] = [self.sessions]
-        self.generations = Generations(self.users, self.sessions, self.revocations, self.database.transactions, stores)
-        self.credentials = CredentialsVerifier(self.users, self.passwords, self.throttle)
+        stores += [self.one_time_tokens, self.outbox] if self.outbox else []
+        notices = Notices(self.outbox)
+        transactions = self.database.transactions
+        self.generations = Generations(self.users, self.sessions, self.revocations, transactions, stores, notices)
+        self.credentials = CredentialsVerifier(
+            self.users, self.passwords, self.throttle, transactions, notices if config.LOGIN_NOTICES else None
+        )
         self.logins = Logins(
             self.users,
             self.sessions,
             self.revocations,
             self.credentials,
-            self.database.transactions,
+            transactions,
+            notices,
             access_tokens,
             RefreshTokens(keys, product=SLUG),
         )
+        self.step_up = StepUp(self.users, self.sessions, self.credentials, self.logins, self.database.transactions)
         self.accounts = Accounts(
-            self.users, self.sessions, self.passwords, self.throttle, self.credentials, self.logins, self.generations
+            self.users,
+            self.sessions,
+            self.passwords,
+            self.throttle,
+            self.credentials,
+            self.logins,
+            self.generations,
+            transactions,
+            self.outbox,
         )
         self.administration = Administration(self.users, self.sessions, self.passwords, self.generations)
+        if self.outbox:
+            self._open_mail(config, Codes(keys, product=SLUG), self.outbox, notices)
+
+    def _open_mail(self, config: Config, codes: Codes, outbox: Outbox, notices: Notices) -> None:
+        from app.mail.messages import message
+        from app.mail.sender import Sender
+        from app.mail.smtp import Server, Smtp
+        from app.security.mailings import Mailings
+
+        transactions = self.database.transactions
+        self.emails = Emails(
+            self.users,
+            self.sessions,
+            self.one_time_tokens,
+            codes,
+            outbox,
+            notices,
+            self.throttle,
+            self.generations,
+            transactions,
+        )
+        self.recovery = Recovery(
+            self.users,
+            self.one_time_tokens,
+            outbox,
+            notices,
+            self.passwords,
+            self.throttle,
+            self.generations,
+            self.administration,
+            transactions,
+        )
+        server = smtp_server(config.SMTP_URL or "")
+        smtp = Smtp(Server(server.host, server.port, server.username, server.password, server.tls))
+        sender = config.MAIL_FROM or ""
+
+        async def send_test_mail(to: str) -> None:
+            await smtp.send(message("test", sender=sender, to=to, facts={"product": NAME}))
+
+        self._send_test_mail = send_test_mail
+        mailings = Mailings(
+            self.users,
+            self.one_time_tokens,
+            codes,
+            self.attempts,
+            sender=sender,
+            product=NAME,
+            links=config.ACCOUNT_URL or f"{config.PUBLIC_URL}/account",
+            per_minute=config.MAILS_PER_MINUTE,
+        )
+        self._sender = Sender(outbox, smtp, mailings.compose, self.reports)
 
     def _throttle(self, config: Config) -> Throttle:
-        in_memory = config.THROTTLE_STORAGE == "memory"
         return Throttle(
-            MemoryAttempts() if in_memory else MongoAttempts(self.database.collection("attempts", attempts.INDEXES)),
+            self.attempts,
             Limits(
                 pair=config.LOGIN_FAILURES_PER_PAIR,
                 account=config.LOGIN_FAILURES_PER_ACCOUNT,
                 address=config.LOGIN_FAILURES_PER_ADDRESS,
                 logins=config.LOGINS_PER_ACCOUNT,
                 registrations=config.REGISTRATIONS_PER_ADDRESS,
+                resets=config.RESETS_PER_ADDRESS,
             ),
         )
 

@@ -4,23 +4,30 @@ from app.database.failures import is_unavailable, summary
 from app.http.codes import Code
 from app.http.problems import FieldError, Problem, invalid_fields
 from app.models.sessions import SessionOver, TokenReused
-from app.models.users import LastAdmin, UsernameTaken
+from app.models.users import EmailTaken, LastAdmin, UsernameTaken
 from app.security.administration import NotAdministrator, UserNotFound
 from app.security.credentials import WrongCredentials
+from app.security.emails import InvalidOneTimeToken, NothingToVerify, WrongCode
 from app.security.passwords import WeakPassword
-from app.security.refresh_tokens import InvalidRefreshToken
+from app.security.recovery import NoVerifiedAddress
 from app.security.throttle import TooManyAttempts
 from app.security.turns import HashingBusy
+from app.tokens.refresh import InvalidRefreshToken
 
 CODES: dict[type[Exception], Code] = {
+    EmailTaken: Code.EMAIL_TAKEN,
     HashingBusy: Code.HASHING_BUSY,
+    InvalidOneTimeToken: Code.ONE_TIME_TOKEN_INVALID,
     InvalidRefreshToken: Code.REFRESH_TOKEN_INVALID,
     LastAdmin: Code.LAST_ADMIN,
+    NoVerifiedAddress: Code.NO_VERIFIED_ADDRESS,
     NotAdministrator: Code.INSUFFICIENT_SCOPE,
+    NothingToVerify: Code.NOTHING_TO_VERIFY,
     SessionOver: Code.SESSION_ENDED,
     TokenReused: Code.REFRESH_TOKEN_REUSED,
     UserNotFound: Code.NOT_FOUND,
     UsernameTaken: Code.USERNAME_TAKEN,
+    WrongCode: Code.WRONG_CODE,
     WrongCredentials: Code.WRONG_CREDENTIALS,
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 from bson import ObjectId
 
-from app.security.access_tokens import AccessTokens
+from app.tokens.access import AccessTokens
 from bench.contenders import ACCESS_TOKEN_SECONDS
 from bench.machine import BenchFailed
 from bench.servers import Server

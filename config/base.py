@@ -21,7 +21,10 @@ from config.values import (
     Key,
     Keys,
     Origins,
+    PublicUrl,
     Rate,
+    Sender,
+    SmtpUrl,
 )
 
 __all__ = ["EXAMPLE_JWT_SECRET_KEY", "STOP", "Config"]
@@ -57,6 +60,8 @@ class Config(BaseModel):
     REFRESH_GRACE_SECONDS: Annotated[
         int, Bounds(0, 60, "a stolen refresh token can be used for as long without being detected")
     ] = 10
+    # After an authentication, what RFC 9470 calls fresh.
+    STEP_UP_SECONDS: Annotated[int, Bounds(30, HOUR, "a stolen access token can change the account for as long")] = 300
     # How often a worker reads the ended sessions: the delay of a logout at other workers.
     REVOCATION_POLL_SECONDS: Annotated[
         float, Bounds(0.05, 60, "an ended session is active at other workers for as long, and each read costs a query")
@@ -83,6 +88,7 @@ class Config(BaseModel):
     LOGIN_FAILURES_PER_ACCOUNT: Rate = "100/hour"  # NIST SP 800-63B-4 section 3.2.2
     LOGIN_FAILURES_PER_ADDRESS: Rate = "100/15minutes"
     REGISTRATIONS_PER_ADDRESS: Rate = "20/minute"
+    RESETS_PER_ADDRESS: Rate = "60/hour"  # resets of passwords asked for; more are passed over, with the same response
     LOGINS_PER_ACCOUNT: Rate = "30/minute"  # right passwords
     # Where they are counted: in memory only with a single worker on a single machine.
     THROTTLE_STORAGE: Literal["mongodb", "memory"] = "mongodb"
@@ -100,6 +106,18 @@ class Config(BaseModel):
 
     CORS_ORIGINS: Origins = []  # origins whose scripts may call the service; empty: no CORS
     CORS_HEADERS: CorsHeaders = ["authorization", "content-type", "x-request-id"]  # that these scripts may send
+
+    # Mail is off without SMTP_URL, and with it the routes for e-mail addresses and forgotten passwords.
+    SMTP_URL: SmtpUrl | None = Field(default=None, repr=False)  # contains a password
+    MAIL_FROM: Sender | None = None
+    # The service as its clients see it, and the pages that links in mails lead to; never taken from a request.
+    PUBLIC_URL: PublicUrl | None = None
+    ACCOUNT_URL: PublicUrl | None = None  # default: PUBLIC_URL/account, the pages of this service
+    PAGES: bool = True
+    # Of all accounts together; more mails wait.
+    MAILS_PER_MINUTE: Annotated[int, Bounds(1, 100_000, "mail servers have limits, and block who exceeds them")] = 600
+    LOGIN_NOTICES: bool = False  # a mail for each login from a network that is not usual for the account
+
     LOG_FORMAT: Literal["text", "json"] = "text"
     AUDIT_FILE: AppendableFile | None = None  # for the audit trail alone
     ACCESS_LOG: bool = False  # a line for each request; costs as much as a simple request

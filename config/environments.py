@@ -4,10 +4,21 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from config.addresses import DEVELOPMENT_URL
 from config.base import STOP, Config
 from config.mongo_uri import check_uri, check_verified
 from config.product import NAME
-from config.values import HOUR, MAX_ATTEMPTS, Bounds, Rate, RateBounds, SecureOrigins
+from config.values import (
+    HOUR,
+    MAX_ATTEMPTS,
+    Bounds,
+    ProtectedSmtpUrl,
+    PublicUrl,
+    Rate,
+    RateBounds,
+    SecureOrigins,
+    SecureUrl,
+)
 
 # NIST SP 800-63B-4 section 3.2.2. The limit of an account also holds for each of its pairs.
 PAIR = RateBounds(100, 60, "NIST SP 800-63B-4 allows 100 failed attempts for one account")
@@ -22,6 +33,7 @@ class DevelopmentConfig(Config):
     """
 
     DEBUG: bool = True
+    PUBLIC_URL: PublicUrl | None = DEVELOPMENT_URL
     ACCESS_LOG: bool = True
 
 
@@ -59,6 +71,7 @@ class ProductionConfig(Config):
     LOGIN_FAILURES_PER_ACCOUNT: Annotated[Rate, ACCOUNT] = "100/hour"
     LOGIN_FAILURES_PER_ADDRESS: Annotated[Rate, NETWORK] = "100/15minutes"
     REGISTRATIONS_PER_ADDRESS: Annotated[Rate, NETWORK] = "20/minute"
+    RESETS_PER_ADDRESS: Annotated[Rate, NETWORK] = "60/hour"
     LOGINS_PER_ACCOUNT: Annotated[Rate, NETWORK] = "30/minute"
     REVOCATION_POLL_SECONDS: Annotated[
         float, Bounds(0.1, 5, "an ended session is active at other workers for as long")
@@ -66,6 +79,9 @@ class ProductionConfig(Config):
     REVOCATION_STALE_SECONDS: Annotated[
         float, Bounds(1, 60, "while the database cannot be reached, an ended session is active for as long")
     ] = 10
+    SMTP_URL: ProtectedSmtpUrl | None = Field(default=None, repr=False)
+    PUBLIC_URL: SecureUrl | None = None
+    ACCOUNT_URL: SecureUrl | None = None
     CORS_ORIGINS: SecureOrigins = Field(default=[])
 
 

@@ -43,6 +43,21 @@ RULES = (
         "is not less than RESPONSE_TIMEOUT, so that no response could report that the database is unavailable",
     ),
     Rule(
+        ("MAIL_FROM", "SMTP_URL"),
+        lambda sender, server: server is not None and sender is None,
+        "is missing: with SMTP_URL, mails need a sender",
+    ),
+    Rule(
+        ("PUBLIC_URL", "SMTP_URL"),
+        lambda url, server: server is not None and url is None,
+        "is missing: with SMTP_URL, mails contain links to the service",
+    ),
+    Rule(
+        ("ACCOUNT_URL", "SMTP_URL", "PAGES"),
+        lambda url, server, pages: server is not None and url is None and not pages,
+        "is missing: with SMTP_URL and without PAGES, links in mails need pages of yours",
+    ),
+    Rule(
         ("FORWARDED_SECRET", "JWT_SECRET_KEY", "JWT_PREVIOUS_SECRET_KEYS"),
         _among,
         "is also a signing key, so that the proxy could forge tokens",

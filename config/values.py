@@ -10,6 +10,13 @@ from limits import RateLimitItem, parse_many
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from config.addresses import (
+    check_protected_smtp_url,
+    check_public_url,
+    check_secure_url,
+    check_sender,
+    check_smtp_url,
+)
 from config.keys import TOKEN, check_header_secret, check_key
 
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
@@ -163,6 +170,11 @@ HeaderSecret = Annotated[str, AfterValidator(check_header_secret)]
 Origins = Annotated[list[str], AfterValidator(each(check_origin))]
 SecureOrigins = Annotated[Origins, AfterValidator(each(check_secure_origin))]
 Rate = Annotated[str, AfterValidator(check_rate)]
+SmtpUrl = Annotated[str, AfterValidator(check_smtp_url)]
+ProtectedSmtpUrl = Annotated[SmtpUrl, AfterValidator(check_protected_smtp_url)]
+PublicUrl = Annotated[str, AfterValidator(check_public_url)]
+SecureUrl = Annotated[PublicUrl, AfterValidator(check_secure_url)]
+Sender = Annotated[str, AfterValidator(check_sender)]
 FieldName = Annotated[str, AfterValidator(check_field_name)]
 CorsHeaders = Annotated[list[str], AfterValidator(each(check_field_name)), AfterValidator(check_script_headers)]
 AppendableFile = Annotated[str, AfterValidator(check_appendable)]

@@ -27,7 +27,7 @@ from app.models.users import Access
 from app.openapi.operations import operation_of
 from app.openapi.responses import SHARED
 from app.security import turns
-from app.security.access_tokens import key_id
+from app.tokens.access import key_id
 from config import Config
 from config.environments import TestingConfig
 from config.product import NAME
@@ -220,6 +220,7 @@ def config(mongo_uri: str) -> Config:
         # All tests use one address; the tests of the throttle have their own limits.
         LOGIN_FAILURES_PER_ADDRESS="1000000/minute",
         REGISTRATIONS_PER_ADDRESS="1000000/minute",
+        RESETS_PER_ADDRESS="1000000/minute",
     )
 
 

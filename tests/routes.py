@@ -1,18 +1,20 @@
 """The routes of the service as its views declare them, for tests that run once for each."""
 
 import re
+from types import ModuleType
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from app import VIEWS
 from app.openapi.operations import Operation, operation_of
+from app.views import recovery, registration
 
 
-def handlers() -> dict[tuple[str, str], Any]:
-    """Return the handler of every method and path, with path parameters in braces."""
+def handlers(*others: ModuleType) -> dict[tuple[str, str], Any]:
+    """Return the handler of every method and path of these and all usual views, with path parameters in braces."""
     found = {}
-    for module in VIEWS:
+    for module in (*VIEWS, *others):
         for route in module.blueprint._future_routes:
             for method in sorted(map(str.lower, route.methods - {"HEAD", "OPTIONS"})):
                 path = re.sub(r"<(\w+)[^>]*>", r"{\1}", f"{module.blueprint.url_prefix or ''}{route.uri}")
@@ -33,5 +35,6 @@ def example_path(method: str, path: str) -> str:
     return path.format(**{name: TypeAdapter(kind).json_schema()["examples"][0] for name, kind in parameters})
 
 
-HANDLERS = handlers()
+HANDLERS = handlers(registration)
 ROUTES = list(HANDLERS)
+MAIL_ROUTES = list(handlers(recovery))

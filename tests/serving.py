@@ -23,6 +23,7 @@ def environment(mongo_uri: str) -> dict[str, str]:
         "APP_JWT_SECRET_KEY": secrets.token_urlsafe(48),
         "APP_MONGO_URI": mongo_uri,
         "APP_REGISTRATIONS_PER_ADDRESS": "1000/minute",  # all tests use one address
+        "APP_RESETS_PER_ADDRESS": "1000/minute",
     }
 
 

@@ -11,6 +11,8 @@ from app.models.users import Access
 from tests.conftest import PASSWORD, Actor, Document, Service
 from tests.interleaving import Held, race
 
+PERMITTED = {"id", "username", "access", "disabled", "created_at", "email", "email_verified"}
+
 
 def patch(admin: Actor, user: Actor, **change: Any) -> httpx.Response:
     return admin.service("PATCH", f"/users/{user.claims['sub']}", token=admin.tokens["access_token"], json=change)
@@ -40,13 +42,13 @@ def test_other_users_are_forbidden_regardless_of_their_input(
 def test_a_user_is_shown_without_the_password_hash(admin: Actor, alice: Actor) -> None:
     response = admin.get(f"/users/{alice.claims['sub']}")
     assert (response.status_code, response.json()) == (200, alice.get("/auth/me").json())
-    assert set(response.json()) == {"id", "username", "access", "disabled", "created_at"}
+    assert set(response.json()) == PERMITTED
 
 
 def test_the_user_list_contains_only_permitted_fields(admin: Actor) -> None:
     listed = admin.get("/users?limit=100").json()["users"]
     assert listed
-    assert all(set(user) == {"id", "username", "access", "disabled", "created_at"} for user in listed)
+    assert all(set(user) == PERMITTED for user in listed)
 
 
 @pytest.mark.parametrize("user_id", ["0" * 24, "x", "me", "0" * 25, "%24ne"])

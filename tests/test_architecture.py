@@ -1,6 +1,9 @@
 """The rules for imports between the packages of the service."""
 
 import ast
+import secrets
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,17 +23,33 @@ MAY_IMPORT: dict[str, set[str]] = {
         "logs",
         "models",
         "openapi",
+        "pages",
         "refusals",
         "security",
         "server",
         "views",
     },
-    "commands": {"config", "context", "database", "models", "schemas", "security"},
-    "context": {"background", "config", "database", "http", "logs", "metrics", "models", "security", "server"},
-    "refusals": {"database", "http", "models", "security"},
+    "commands": {"config", "context", "database", "mail", "models", "schemas", "security"},
+    "context": {
+        "background",
+        "config",
+        "database",
+        "http",
+        "logs",
+        "mail",
+        "metrics",
+        "models",
+        "security",
+        "server",
+        "tokens",
+    },
+    "refusals": {"database", "http", "models", "security", "tokens"},
     "views": {"context", "http", "metrics", "models", "openapi", "schemas", "security"},
-    "schemas": {"clocks", "http", "models"},
-    "security": {"background", "clocks", "database", "http", "logs", "models", "schemas"},
+    "schemas": {"clocks", "http", "models", "tokens"},
+    "security": {"background", "clocks", "database", "http", "logs", "mail", "models", "schemas", "tokens"},
+    "tokens": {"http", "schemas"},
+    "mail": {"background", "database", "metrics", "models"},
+    "pages": {"http"},
     "models": {"database"},
     "background": {"database"},
     "logs": {"clocks", "http", "metrics"},
@@ -42,7 +61,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "openapi": {"http"},
     "config": set(),
 }
-EXTERNAL = {"motor": {"database"}, "sanic_jwt": {"security", "views"}, "passlib": {"security"}, "jwt": {"security"}}
+# Imported when they are switched on, so that they cost nothing otherwise.
+OPTIONAL = {"app.mail.messages", "app.mail.sender", "app.mail.smtp", "app.security.mailings", "email_validator"}
+EXTERNAL = {
+    "motor": {"database"},
+    "sanic_jwt": {"security", "views"},
+    "passlib": {"security"},
+    "jwt": {"tokens"},
+    "aiosmtplib": {"mail"},
+}
 
 
 def package(path: Path) -> str:
@@ -89,7 +116,21 @@ def test_a_module_has_a_docstring_and_imports_at_its_top(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)
     inside = [node for child in tree.body for node in ast.walk(child) if node is not child]
-    assert not [node for node in inside if isinstance(node, ast.Import | ast.ImportFrom)]
+    lazy = {node.module for node in inside if isinstance(node, ast.ImportFrom)}
+    assert lazy <= OPTIONAL, "only what is optional may be imported late"
+    assert not [node for node in inside if isinstance(node, ast.Import)]
+
+
+def test_mail_that_is_off_costs_no_import() -> None:
+    code = f"""
+import sys
+from app import create_app
+from config.environments import TestingConfig
+create_app(config=TestingConfig(JWT_SECRET_KEY={secrets.token_urlsafe(48)!r}))
+print(*(name for name in {sorted(OPTIONAL | {"aiosmtplib", "dns"})} if name in sys.modules))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert result.stdout == "\n"
 
 
 def test_models_do_not_import_sanic() -> None:

@@ -281,13 +281,20 @@ TEXTS = {
     "LOGIN_FAILURES_PER_ADDRESS": "50/hour",
     "LOGINS_PER_ACCOUNT": "20/minute",
     "REGISTRATIONS_PER_ADDRESS": "5/minute",
+    "RESETS_PER_ADDRESS": "5/minute",
     "THROTTLE_STORAGE": "memory",
+    "SMTP_URL": "smtp://user:word@mail.example.com:587",
+    "MAIL_FROM": "Acme <no-reply@acme.example>",
+    "PUBLIC_URL": "https://api.example.com/v1",
+    "ACCOUNT_URL": "https://www.example.com/account",
     "LOG_FORMAT": "json",
     "AUDIT_FILE": os.devnull,
     "METRICS_TOKEN": OTHER_SECRET,
     "REAL_IP_HEADER": "X-Real-IP",
     "FORWARDED_SECRET": PROXY_SECRET,
 }
+# What SMTP_URL needs.
+MAIL = {f"APP_{name}": str(TEXTS[name]) for name in ("MAIL_FROM", "PUBLIC_URL")}
 LISTS = {
     "JWT_PREVIOUS_SECRET_KEYS": [SECRET[::-1], OTHER_SECRET],
     "PREVIOUS_ISSUERS": ["first", "second"],
@@ -320,15 +327,15 @@ def test_invisible_characters_at_the_ends_are_taken_off(instance: Path, name: st
             return f"{character}{text}{character}{character}"
 
         text = ",".join(map(around, value)) if isinstance(value, list) else around(value)
-        variables = {**GOOD, f"APP_{name}": text}
+        variables = {**GOOD, **MAIL, f"APP_{name}": text}
         assert getattr(load(variables, instance), name) == value, f"U+{ord(character[0]):04X}"
         file = instance.with_name("secret")
         file.write_bytes(text.encode())
-        variables = {**GOOD, f"APP_{name}": "", f"APP_{name}_FILE": f"{character}{file}{character}"}
+        variables = {**GOOD, **MAIL, f"APP_{name}": "", f"APP_{name}_FILE": f"{character}{file}{character}"}
         assert getattr(load(variables, instance), name) == value
         in_python = [*map(around, value)] if isinstance(value, list) else text
         instance.write_text(f"{name} = {in_python!r}\n")
-        others = {variable: given for variable, given in GOOD.items() if variable != f"APP_{name}"}
+        others = {variable: given for variable, given in {**GOOD, **MAIL}.items() if variable != f"APP_{name}"}
         assert getattr(load(others, instance), name) == value
         instance.unlink()
 
@@ -589,7 +596,7 @@ def test_every_setting_can_be_given_as_a_file(instance: Path, tmp_path: Path, na
     if not file.read_text().strip():
         file.write_text("2\n")
         value = 2
-    variables = {variable: given for variable, given in PRODUCTION.items() if variable != f"APP_{name}"}
+    variables = {variable: given for variable, given in {**PRODUCTION, **MAIL}.items() if variable != f"APP_{name}"}
     config = load({**variables, f"APP_{name}_FILE": str(file)}, instance)
     assert getattr(config, name) == value
 
@@ -650,3 +657,31 @@ def test_a_file_of_the_connection_string_that_cannot_be_used_is_named(
     (tmp_path / "wrong.pem").write_text("not a certificate\n")
     message = problems({**GOOD, "APP_MONGO_URI": uri.format(option, tmp_path / "wrong.pem")}, instance)
     assert f"APP_MONGO_URI (environment): {option} names a file that does not contain" in message
+
+
+# Mail
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"APP_MAIL_FROM": ""}, "MAIL_FROM: is missing: with SMTP_URL"),
+        ({"APP_PUBLIC_URL": ""}, "PUBLIC_URL: is missing: with SMTP_URL"),
+        ({"APP_PAGES": "false"}, "ACCOUNT_URL: is missing: with SMTP_URL and without PAGES"),
+        ({"APP_SMTP_URL": "mail.example.com"}, "is not a URL such as smtp://"),
+        ({"APP_SMTP_URL": "http://mail.example.com"}, "is not a URL such as smtp://"),
+        ({"APP_SMTP_URL": "smtp://user@mail.example.com"}, "must have a user name and a password, or neither"),
+        ({"APP_SMTP_URL": "smtp://mail.example.com:99999"}, "is not a URL such as smtp://"),
+        ({"APP_SMTP_URL": "smtp://127.0.0.1:1025"}, "must be a server with TLS in production"),
+        ({"APP_MAIL_FROM": "nobody"}, "is not a sender such as"),
+        ({"APP_MAIL_FROM": "a@b.example\r\nBcc: c@d.example"}, "contains an invisible character"),
+        ({"APP_PUBLIC_URL": "http://api.example.com"}, "must begin with https:// in production"),
+        ({"APP_PUBLIC_URL": "https://user@api.example.com"}, "is not a URL such as https://"),
+        ({"APP_PUBLIC_URL": "https://api.example.com/?x=1"}, "is not a URL such as https://"),
+        ({"APP_PUBLIC_URL": "javascript:alert(1)"}, "is not a URL such as https://"),
+    ],
+)
+def test_mail_needs_settings_that_fit_together(instance: Path, changes: dict[str, str], reason: str) -> None:
+    variables = {**PRODUCTION, **MAIL, "APP_SMTP_URL": "smtps://user:word@mail.example.com"}
+    assert load(variables, instance).SMTP_URL
+    assert reason in problems({**variables, **changes}, instance)

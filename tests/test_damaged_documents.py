@@ -103,7 +103,7 @@ def test_a_damaged_user_is_listed_rejected_named_once_and_deleted(
     for user_id in damaged:
         shown = admin.get(f"/users/{user_id}").json()
         assert shown == listed[user_id]
-        assert set(shown) == {"id", "username", "access", "disabled", "created_at"}
+        assert set(shown) == {"id", "username", "access", "disabled", "created_at", "email", "email_verified"}
         assert (shown["id"], shown["disabled"]) == (user_id, True)
         assert datetime.fromisoformat(shown["created_at"]) <= datetime.now(UTC)
         line = f"users: the document {user_id} cannot be used as it is: the user counts as disabled because of {field}"
@@ -382,7 +382,7 @@ def test_a_damaged_session_counts_as_ended_and_takes_no_other_away(
     """It is not listed and cannot be refreshed, but it can be logged out of, on every worker."""
     document = database.sessions.find_one({"_id": alice.claims["sid"]})
     assert document
-    original = Session(alice.claims["sid"], alice.claims["sub"], Access.USER, 0, document["expires_at"])
+    original = Session(alice.claims["sid"], alice.claims["sub"], Access.USER, 0, document["expires_at"], None, ("pwd",))
     logins = service.app.ctx.logins
     for value in SESSION_FIELDS[field]:
         session_id = secrets.token_urlsafe(16)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.security.access_tokens import NEVER, AccessTokens, InvalidAccessToken
+from app.tokens.access import NEVER, AccessTokens, InvalidAccessToken
 from config import Config
 from config.product import SLUG
 from tests.conftest import SESSION_ID, USER_ID, Actor, Service

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.security.access_tokens import key_id
+from app.tokens.access import key_id
 from config import Config
 from config.keys import EXAMPLE_JWT_SECRET_KEY
 from tests.conftest import Actor, Document, Service

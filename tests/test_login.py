@@ -99,7 +99,7 @@ def test_a_hash_of_the_flask_predecessor_logs_in_and_is_replaced(
 
 def test_the_access_token_has_exactly_the_documented_claims(alice: Actor, config: Config) -> None:
     claims = alice.claims
-    assert set(claims) == {"sub", "sid", "jti", "iat", "exp", "iss", "aud", "scopes"}
+    assert set(claims) == {"sub", "sid", "jti", "iat", "exp", "iss", "aud", "scopes", "auth_time", "amr"}
     assert claims["exp"] - claims["iat"] == alice.tokens["expires_in"] == config.ACCESS_TOKEN_SECONDS
     assert claims["scopes"] == ["guest", "user"]
     verified = alice.get("/auth/verify")

@@ -166,6 +166,19 @@ def test_the_service_ignores_users_that_are_not_migrated(
         assert (login.status_code, login.json()["code"]) == (401, "wrong_credentials")
 
 
+def test_an_address_that_a_clone_has_added_is_to_be_verified(
+    migrate: Migrate, uri: str, users: Collection[Document]
+) -> None:
+    users.insert_many([flask_user("Alice", email="Alice@Example.com"), flask_user("bob", email=["no address"])])
+    result = migrate(uri, "--apply")
+    assert (result.returncode, "'bob': the email is not an address" in result.stderr) == (1, True)
+    alice = User.from_document(users.find_one({"username": "Alice"}) or {})
+    assert alice.email
+    assert (alice.email.address, alice.email.key) == ("Alice@example.com", "alice@example.com")
+    assert alice.address is None
+    assert not alice.damaged
+
+
 def test_stored_values_are_kept_and_missing_values_get_defaults(
     migrate: Migrate, uri: str, users: Collection[Document]
 ) -> None:

@@ -4,9 +4,10 @@ import re
 
 from sanic.config import DEFAULT_CONFIG
 
+from app import pages
 from config import Config
 from config.environments import ProductionConfig
-from tests.routes import ROUTES
+from tests.routes import MAIL_ROUTES, ROUTES
 from tests.serving import CHECKOUT
 
 README = (CHECKOUT / "README.md").read_text()
@@ -46,5 +47,6 @@ def test_the_table_of_settings_has_their_defaults() -> None:
 
 def test_the_table_of_routes_lists_every_route() -> None:
     listed = set(re.findall(r"/[\w/<>.-]*", " ".join(row[0] for row in rows("Routes"))))
-    described = {re.sub(r"\{\w+\}", "<id>", path) for _, path in ROUTES}
-    assert described | {"/docs", "/docs/openapi.json"} == listed
+    described = {re.sub(r"\{\w+\}", "<id>", path) for _, path in (*ROUTES, *MAIL_ROUTES)}
+    account = {f"{pages.PREFIX}/{page}" for page in pages.PAGES}
+    assert described | account | {"/docs", "/docs/openapi.json"} == listed

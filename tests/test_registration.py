@@ -19,7 +19,7 @@ def test_registration_logs_in_and_returns_the_user(service: Service, config: Con
     assert response.status_code == 201
     assert response.headers["cache-control"] == "no-store"
     assert (body["token_type"], body["expires_in"]) == ("Bearer", config.ACCESS_TOKEN_SECONDS)
-    assert set(body["user"]) == {"id", "username", "access", "disabled", "created_at"}
+    assert set(body["user"]) == {"id", "username", "access", "disabled", "created_at", "email", "email_verified"}
     assert (body["user"]["username"], body["user"]["access"], body["user"]["disabled"]) == (name, "user", False)
     me = service("GET", "/auth/me", token=body["access_token"])
     assert (me.status_code, me.json()) == (200, body["user"])

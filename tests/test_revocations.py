@@ -398,7 +398,7 @@ def test_session_and_token_ids_come_from_a_cryptographic_generator(
 
 def test_a_session_id_is_random(service: Service, sessions: Sessions) -> None:
     async def story() -> list[str]:
-        return [(await sessions.open(USER, DEVICE)).id for _ in range(5)]
+        return [(await sessions.open(USER, DEVICE, amr=["pwd"])).id for _ in range(5)]
 
     ids = service.run(story())
     assert len({*ids, secrets.token_urlsafe(16)}) == 6

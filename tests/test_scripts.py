@@ -133,6 +133,27 @@ def test_the_lines_it_prints_can_be_pasted(newcomer: Newcomer) -> None:
     assert json.loads(problem)["status"] == 401
 
 
+def test_the_lines_of_the_readme_reset_a_password(newcomer: Newcomer) -> None:
+    """The link is in the terminal and in a file; the page itself is tested in a browser."""
+    server = newcomer.serve(terminal=True)
+    (lines,) = re.findall(r"```sh\n(JSON=.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
+    script = lines.replace("http://127.0.0.1:8000", newcomer.url).replace("alice", "reader")
+    with running(["sh", "-ec", script], cwd=newcomer.folder, env=ENVIRONMENT) as shell:
+        assert shell.wait() == 0, shell.output
+        assert '"email_verified":true' in shell.output
+    link = re.compile(r"http://localhost:(\d+)/account/reset#token=([\w-]{43})")
+    until(lambda: link.search(server.output), "the link in the terminal")
+    found = link.search(server.output)
+    assert found
+    assert found[1] == str(newcomer.port)
+    new = {"token": found[2], "new_password": "the second sentence"}
+    reset = httpx.post(f"{newcomer.url}/auth/reset/confirmation", json=new, trust_env=False, timeout=TIMEOUT_SECONDS)
+    assert reset.status_code == 204, reset.text
+    login = {"username": "reader@example.com", "password": "the second sentence"}
+    assert httpx.post(f"{newcomer.url}/auth", json=login, trust_env=False, timeout=TIMEOUT_SECONDS).status_code == 200
+    assert len(list((newcomer.folder / "instance" / "mail").glob("*.eml"))) >= 3
+
+
 def test_a_terminal_shows_the_banner_and_no_slow_task(newcomer: Newcomer) -> None:
     """Colors reach the terminal as such, and nothing blocks the event loop at the start."""
     output = newcomer.serve(terminal=True).output

@@ -365,14 +365,17 @@ def test_attempts_in_progress_do_not_lock_a_limit(proxied: Service, carol: Actor
     throttle = proxied.app.ctx.throttle
 
     async def story() -> None:
-        places = [await throttle.attempt(carol.username, networks(here), usual=False) for _ in range(10)]
+        places = [
+            await throttle.attempt(carol.username, networks(here), usual=False, account=carol.username)
+            for _ in range(10)
+        ]
         with pytest.raises(TooManyAttempts) as refused:
-            await throttle.attempt(carol.username, networks(here), usual=False)
+            await throttle.attempt(carol.username, networks(here), usual=False, account=carol.username)
         assert refused.value.seconds == 1
         for place in places:
             await throttle.failed(place)
         with pytest.raises(TooManyAttempts) as refused:
-            await throttle.attempt(carol.username, networks(here), usual=False)
+            await throttle.attempt(carol.username, networks(here), usual=False, account=carol.username)
         assert refused.value.seconds >= 890
 
     proxied.run(story())

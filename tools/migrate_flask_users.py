@@ -10,7 +10,7 @@ import argparse
 import re
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -20,14 +20,16 @@ from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
 
 from app.database.failures import summary
+from app.http.problems import Problem
 from app.models.users import Access, canonical
+from app.schemas.emails import address
 from app.schemas.users import USERNAME
 from app.security.passwords import CONTEXT
 from config import ConfigurationError, load
 from config.product import NAME
 
 DATABASE_TIMEOUT_MILLISECONDS = 10_000  # for each command; after it, the database counts as unavailable
-FIELDS = ("username", "canonical_name", "password", "access", "disabled", "created_at")
+FIELDS = ("username", "canonical_name", "password", "access", "disabled", "created_at", "email")
 
 Document = dict[str, Any]
 
@@ -75,7 +77,17 @@ def problem(document: Document, names: Counter[Any]) -> str | None:
         return "the password is not stored in a format that this service can verify"
     if document.get("access", Access.USER) not in list(Access):
         return "the access is not 0 (guest), 1 (user) or 2 (admin)"
+    if "email" in document and claimed(document) is None:
+        return "the email is not an address"
     return None
+
+
+def claimed(document: Document) -> Document | None:
+    """Return what is stored of the address that a clone of the predecessor has added; its user has yet to verify it."""
+    try:
+        return asdict(address("email", document["email"]))
+    except (Problem, TypeError, AttributeError):
+        return None
 
 
 def fields(document: Document) -> Document:
@@ -88,6 +100,7 @@ def fields(document: Document) -> Document:
         "generation": 0,
         "created_at": created_at if isinstance(created_at, datetime) else document["_id"].generation_time,
         "usual_networks": [],
+        **({"email": claimed(document)} if "email" in document else {}),
     }
 
 

@@ -30,7 +30,7 @@ from app.database.time_limit import TimeLimit
 from app.database.transactions import Transactions
 
 CLOSE_SECONDS = 0.5
-CHECK_SECONDS = 1.0  # for so long a check that succeeded is not repeated: anybody can ask for it
+CHECK_SECONDS = 1.0  # for so long a check that succeeded is not repeated: every client can ask for it
 INDEX_CHECK_SECONDS = 60.0  # a restored or dropped collection gets its indexes again within this time
 HEALTH = "health"  # the collection that checks write to
 PROBE = {"_id": "readiness"}

@@ -128,15 +128,29 @@ class Collection:
         """Update every match, each atomically."""
         await self._limit.apply(self._collection.update_many(query, update, session=current_session()))
 
-    async def find_one_and_update(self, query: Filter, update: Update, *, upsert: bool = False) -> Document | None:
+    async def find_one_and_update(
+        self, query: Filter, update: Update, *, upsert: bool = False, sort: Sequence[tuple[str, int]] | None = None
+    ) -> Document | None:
         """Update the first match and return the updated document, or None if there was no match."""
         await self.prepare()
         changed: Document | None = await self._limit.apply(
             self._collection.find_one_and_update(
-                query, update, upsert=upsert, return_document=ReturnDocument.AFTER, session=current_session()
+                query,
+                update,
+                sort=sort,
+                upsert=upsert,
+                return_document=ReturnDocument.AFTER,
+                session=current_session(),
             )
         )
         return changed
+
+    async def count(self, query: Filter, *, limit: int) -> int:
+        """Return the number of matches, at most `limit`."""
+        number: int = await self._limit.apply(
+            self._collection.count_documents(query, limit=limit, session=current_session())
+        )
+        return number
 
     async def delete_one(self, query: Filter) -> bool:
         """Delete the first match and return whether there was one."""

@@ -69,7 +69,7 @@ def _adopt(collection: Collection[Any], wanted: Index, existing: Sequence[Index]
 
 
 def _require(collection: Collection[Any], models: Iterable[IndexModel], error: OperationFailure) -> None:
-    """Accept the indexes that somebody else has created, if the user may not create any."""
+    """Accept the indexes that another user has created, if the user may not create any."""
     existing = [(_meaning(index), index.get(LIFETIME)) for index in _existing(collection)]
     for model in models:
         if (_meaning(model.document), model.document.get(LIFETIME)) not in existing:

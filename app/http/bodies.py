@@ -63,9 +63,9 @@ def read_query(request: Request[Any, Any], shape: type[S]) -> S:
         raise _invalid_fields(error) from None
 
 
-def write(shape: BaseModel, status: int = 200) -> HTTPResponse:
+def write(shape: BaseModel, status: int = 200, *, omit_none: bool = False) -> HTTPResponse:
     """Make a response of a shape."""
-    return respond(shape.model_dump_json().encode(), status)
+    return respond(shape.model_dump_json(exclude_none=omit_none).encode(), status)
 
 
 def _check_content_type(request: Request[Any, Any]) -> None:

@@ -14,7 +14,7 @@ class Code(StrEnum):
 
     `docs/errors.md` says what clients do about each.
 
-    `error` is the error code of RFC 6750 section 3.1, for requests that presented a token.
+    `error` is the error code of RFC 6750 section 3.1 or RFC 9470 section 3, for requests that presented a token.
     """
 
     status: int
@@ -43,7 +43,14 @@ class Code(StrEnum):
         "The refresh token was used before, so its session has been ended.",
         "invalid_token",
     )
+    STEP_UP_REQUIRED = (
+        "step_up_required",
+        401,
+        "A recent authentication is required: POST /auth/step-up.",
+        "insufficient_user_authentication",
+    )
     WRONG_CREDENTIALS = "wrong_credentials", 401, "The username or the password is wrong."
+    ONE_TIME_TOKEN_INVALID = "one_time_token_invalid", 401, "The link is not valid any more."
     FORBIDDEN = "forbidden", 403, "Access is denied."
     INSUFFICIENT_SCOPE = "insufficient_scope", 403, "Insufficient permissions.", "insufficient_scope"
     NOT_FOUND = "not_found", 404, "The resource was not found."
@@ -51,10 +58,14 @@ class Code(StrEnum):
     REQUEST_TIMEOUT = "request_timeout", 408, "The request did not arrive in time."
     USERNAME_TAKEN = "username_taken", 409, "The username is taken."
     LAST_ADMIN = "last_admin", 409, "The user is the last administrator."
+    EMAIL_TAKEN = "email_taken", 409, "Another account has verified this address."
+    NOTHING_TO_VERIFY = "nothing_to_verify", 409, "There is no address that waits for a code."
+    NO_VERIFIED_ADDRESS = "no_verified_address", 409, "The user has no verified address."
     PAYLOAD_TOO_LARGE = "payload_too_large", 413, "The request is too large."
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415, "The body must be application/json in UTF-8."
     EXPECTATION_FAILED = "expectation_failed", 417, "The expectation cannot be met."
     INVALID_FIELDS = "invalid_fields", 422, "Some fields are not valid."
+    WRONG_CODE = "wrong_code", 422, "The code is wrong or has expired."
     TOO_MANY_ATTEMPTS = "too_many_attempts", 429, "Too many attempts. Please try again later."
     INTERNAL_ERROR = "internal_error", 500, "An unexpected error occurred. It was logged with the request id."
     CONNECTIONS_EXHAUSTED = "connections_exhausted", 503, "The worker has no connection left. Please try again."

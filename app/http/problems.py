@@ -61,7 +61,7 @@ class Problem(SanicException):
     """A refusal with a stable code, answered as problem details.
 
     `detail` replaces the code's sentence, `retry_after` (seconds) the default for a status that has the header. `log`
-    is for the log alone.
+    is for the log alone, `challenge` has further parameters of WWW-Authenticate.
     """
 
     quiet = True
@@ -75,15 +75,16 @@ class Problem(SanicException):
         headers: Mapping[str, str] | None = None,
         retry_after: int = RETRY_SECONDS,
         log: str | None = None,
+        challenge: Mapping[str, str] | None = None,
     ) -> None:
         self.code = code
         self.detail = detail or code.detail
         self.errors = errors
         self.log = log
         super().__init__(self.detail, status_code=code.status)
-        self.headers = {**self._headers(retry_after), **(headers or {})}
+        self.headers = {**self._headers(retry_after, challenge or {}), **(headers or {})}
 
-    def _headers(self, retry_after: int) -> dict[str, str]:
+    def _headers(self, retry_after: int, parameters: Mapping[str, str]) -> dict[str, str]:
         """Return the headers that belong to the status (RFC 6585 section 4, RFC 6750 section 3)."""
         if self.code.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
             return {"Retry-After": str(retry_after)}
@@ -95,7 +96,7 @@ class Problem(SanicException):
             challenge = BEARER
         else:
             return {}
-        return {"WWW-Authenticate": challenge}
+        return {"WWW-Authenticate": challenge + "".join(f', {name}="{value}"' for name, value in parameters.items())}
 
 
 def invalid_fields(*errors: FieldError) -> Problem:

@@ -35,6 +35,11 @@ def respond(
     return Response(body, status, content_type, headers or {})
 
 
+def accepted() -> HTTPResponse:
+    """Make an empty response to what is done later."""
+    return HTTPResponse(None, 202)
+
+
 def no_content() -> HTTPResponse:
     """Make a response without a body."""
     return HTTPResponse(None, 204)

@@ -31,7 +31,12 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 EVENTS = (
     "access_changed",
     "deleted",
+    "code_rejected",
     "disabled",
+    "email_claimed",
+    "email_removed",
+    "email_restored",
+    "email_verified",
     "enabled",
     "forbidden",
     "logged_in",
@@ -40,18 +45,31 @@ EVENTS = (
     "login_failed",
     "login_throttled",
     "password_changed",
+    "password_reset",
     "refresh_rejected",
     "refresh_token_reused",
     "refreshed",
     "registered",
     "registration_throttled",
+    "reset_requested",
+    "reset_started",
+    "reset_throttled",
     "session_displaced",
+    "stepped_up",
 )
 
 events = Counter("security_events", "Security events, such as logged_in and login_failed.", ["event"])
 for event in EVENTS:
     events.labels(event)
 mongo_commands = Counter("mongo_commands", "Commands to MongoDB by outcome.", ["outcome"])
+mails = Counter("mails", "What was done with mails of the outbox.", ["outcome"])
+for outcome in ("sent", "failed", "dropped", "dead"):
+    mails.labels(outcome)
+mails_waiting = Gauge("mails_waiting", "Mails that wait to be sent.", multiprocess_mode="livemax")
+mails_dead = Gauge("mails_dead", "Mails of the last week that could not be sent.", multiprocess_mode="livemax")
+mails_oldest = Gauge(
+    "mails_oldest_seconds", "How long the oldest mail that waits has waited.", multiprocess_mode="livemax"
+)
 hashing_waiting = Gauge(
     "password_hashing_waiting", "Passwords that wait for a hashing thread.", multiprocess_mode="livesum"
 )

@@ -137,7 +137,7 @@ def _empty_gauges(lock: Path) -> None:
 
 
 def _create(path: Path) -> None:
-    """Make a file unless it exists. Nobody reads it before it has its size."""
+    """Make a file unless it exists. It has its size before it is read."""
     if path.exists():
         return
     new = path.with_suffix(".new")

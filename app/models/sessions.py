@@ -5,6 +5,7 @@ All times are the database's own ($$NOW), so that the clocks of the service's ma
 
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -51,6 +52,7 @@ FIELDS: dict[str, Check] = {
     "refreshed_at": is_time,
     "expires_at": is_time,
 }
+OPTIONAL: dict[str, Check] = {"authenticated_at": is_time, "amr": is_list(is_text)}
 # What a rotation computes with; another type would fail the command.
 LATEST = datetime(9000, 1, 1, tzinfo=UTC)  # later times cannot be added to
 COMPUTABLE = [
@@ -59,7 +61,7 @@ COMPUTABLE = [
     {"$eq": [{"$type": "$created_at"}, "date"]},
     {"$lt": ["$created_at", LATEST]},
 ]
-WITH_SERVER_TIME = dict.fromkeys((*FIELDS, "ended"), 1) | {"now": "$$NOW"}
+WITH_SERVER_TIME = dict.fromkeys((*FIELDS, *OPTIONAL, "ended"), 1) | {"now": "$$NOW"}
 NOT_ENDED = {"ended": {"$not": {"$type": "timestamp"}}}
 UNEXPIRED = {"ended": None, "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
 INDEXED = {"expires_at": {"$exists": True}, **UNEXPIRED}  # the condition of the partial index of active sessions
@@ -110,7 +112,8 @@ class TokenReused(Exception):
 class Session:
     """A session.
 
-    `counter` is the number of rotations, and part of the current refresh token.
+    `counter` is the number of rotations, and part of the current refresh token. `authenticated_at` is the time of the
+    login, and `amr` how the user authenticated (RFC 8176); sessions of an earlier release have neither.
     """
 
     id: str
@@ -118,6 +121,8 @@ class Session:
     access: Access
     counter: int
     expires_at: datetime
+    authenticated_at: datetime | None
+    amr: tuple[str, ...]
 
 
 class Sessions:
@@ -143,8 +148,13 @@ class Sessions:
         self._grace = timedelta(seconds=grace_seconds)
         self._per_user = per_user
 
-    async def open(self, user: User, device: Device) -> Session:
-        """Open a session with a new random id of 128 bits."""
+    async def open(
+        self, user: User, device: Device, *, amr: Sequence[str], created_at: datetime | None = None
+    ) -> Session:
+        """Open a session with a new random id of 128 bits.
+
+        `created_at` is that of a session which the new one replaces.
+        """
         given = {
             "user_id": user.id,
             "access": user.access,
@@ -153,10 +163,13 @@ class Sessions:
             "rotations": [],
             "address": device.address,
             "user_agent": device.user_agent,
+            "amr": list(amr),
         }
         # $literal, because a pipeline would evaluate a text that begins with $ (NoSQL injection).
         fields: Document = {name: {"$literal": value} for name, value in given.items()}
-        fields |= {"created_at": "$$NOW", "refreshed_at": "$$NOW", "expires_at": self._expiry("$$NOW")}
+        since = created_at or "$$NOW"
+        fields |= {"created_at": since, "refreshed_at": "$$NOW", "authenticated_at": "$$NOW"}
+        fields |= {"expires_at": self._expiry(since)}
         document = await self._sessions.find_one_and_update(
             {"_id": secrets.token_urlsafe(16)}, [{"$set": fields}], upsert=True
         )
@@ -166,8 +179,8 @@ class Sessions:
         """Exchange the token with this counter for its successor.
 
         Of any number of callers with one token exactly one moves the counter; the others receive the same successor
-        within the grace period, which is measured from that rotation. An older token ends the session. Raises
-        SessionOver or TokenReused.
+        within the grace period, which is measured from that rotation. After TokenReused the session must be ended.
+        Raises SessionOver or TokenReused.
         """
         moved = await self._sessions.find_one_and_update(
             {"_id": session_id, "counter": counter, **ROTATABLE},
@@ -186,17 +199,21 @@ class Sessions:
             return self._session(moved)
         return await self._already_rotated(session_id, counter)
 
-    async def require_active(self, session_id: str, user_id: str, generation: int | None = None) -> None:
+    async def require_active(self, session_id: str, user_id: str, generation: int | None = None) -> datetime:
         """Require that a session of this user (and generation) is active, as part of a transaction.
 
-        Writes to the session, so that a concurrent end of it conflicts with the transaction. Raises SessionOver.
+        Writes to the session, so that a concurrent end of it conflicts with the transaction. Returns when it was
+        opened. Raises SessionOver.
         """
         query: Document = {"_id": session_id, "user_id": user_id, **ACTIVE}
         if generation is not None:
             query["generation"] = generation
         # Another value each time, which succeeds whatever was there.
-        if not await self._sessions.update_one(query, {"$set": {"touched": ObjectId()}}):
+        document = await self._sessions.find_one_and_update(query, {"$set": {"touched": ObjectId()}})
+        created_at: datetime | None = document.get("created_at") if document else None
+        if not isinstance(created_at, datetime):
             raise SessionOver
+        return created_at
 
     async def active(self, user_id: str) -> list[ActiveSession]:
         """Return the active sessions of a user, newest first.
@@ -309,7 +326,6 @@ class Sessions:
             raise SessionOver
         if rotations_ago <= len(rotated) and document["now"] - rotated[rotations_ago - 1] <= self._grace:
             return self._session({**document, "counter": counter + 1})
-        await self.end(session_id)
         raise TokenReused(document["user_id"])
 
     def _session(self, document: Document) -> Session:
@@ -322,15 +338,17 @@ class Sessions:
             access=Access(document["access"]),
             counter=int(document["counter"]),
             expires_at=document["expires_at"],
+            authenticated_at=document.get("authenticated_at"),
+            amr=tuple(document.get("amr", ())),
         )
 
     def _damaged(self, document: Document) -> bool:
-        damaged = damage(document, FIELDS)
+        damaged = damage(document, FIELDS, OPTIONAL)
         if damaged:
             self._sessions.report(_name(document), f"the session counts as ended because of {', '.join(damaged)}")
         return bool(damaged)
 
-    def _expiry(self, created_at: str) -> dict[str, Any]:
+    def _expiry(self, created_at: datetime | str) -> dict[str, Any]:
         idle, absolute = {"$add": ["$$NOW", self._idle]}, {"$add": [created_at, self._absolute]}
         return {"$min": [idle, absolute]}
 

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Any, Self, TypedDict, Unpack
 
@@ -20,6 +20,8 @@ INTERRUPTED_PAGE = 100
 ADMINISTRATORS_PAGE = 100
 NETWORKS_REMEMBERED = 5
 NAME_LENGTH = 64
+NO_PASSWORD = "!"  # noqa: S105 - no password has this hash; as in shadow(5)
+LONG_USUAL_MILLISECONDS = 7 * 24 * 3600 * 1000
 
 
 class Access(IntEnum):
@@ -34,6 +36,8 @@ INDEXES = [
     IndexModel("canonical_name", unique=True),
     IndexModel("access", partialFilterExpression={"access": Access.ADMIN}),
     IndexModel("ending", partialFilterExpression={"ending": True}),
+    # Verified addresses, and those that their users can get back: unique, although several users may claim an address.
+    IndexModel("held_emails.key", unique=True, partialFilterExpression={"held_emails.key": {"$exists": True}}),
 ]
 FIELDS: dict[str, Check] = {
     "username": lambda name: is_text(name) and 0 < len(name) <= NAME_LENGTH,
@@ -51,7 +55,22 @@ def _is_usual_network(value: Any) -> bool:
     return is_text(value) or (isinstance(value, dict) and is_text(value.get("network")) and is_time(value.get("since")))
 
 
-OPTIONAL: dict[str, Check] = {"usual_networks": is_list(_is_usual_network), "deleted": is_flag}
+def _is_email(value: Any) -> bool:
+    return isinstance(value, dict) and is_text(value.get("address")) and is_text(value.get("key"))
+
+
+def _is_held_email(value: Any) -> bool:
+    return isinstance(value, dict) and is_text(value.get("key")) and ("until" not in value or is_time(value["until"]))
+
+
+OPTIONAL: dict[str, Check] = {
+    "usual_networks": is_list(_is_usual_network),
+    "email": _is_email,
+    "new_email": _is_email,
+    "held_emails": is_list(_is_held_email),
+    "generation_at": is_time,
+    "deleted": is_flag,
+}
 # Documents of the predecessor lack the canonical name, by which names are unique, and all that this service has added.
 FOREIGN = {"canonical_name": None, "generation": None}
 NOT_DELETED = {"$nor": [FOREIGN], "deleted": {"$ne": True}}
@@ -73,6 +92,18 @@ class LastAdmin(Exception):
     """The change would leave the service without an administrator."""
 
 
+class EmailTaken(Exception):
+    """Another user has verified this address, or could get it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """An address as mails are sent to, and the key that all its spellings share."""
+
+    address: str
+    key: str
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """A user as stored in the database."""
@@ -89,15 +120,25 @@ class User:
     # The networks of the registration and of the latest logins, newest first, with the time from which each was one.
     # Failed attempts elsewhere do not lock the user out there.
     usual_networks: Mapping[str, datetime] = field(default_factory=dict)
+    email: Email | None = None
+    email_verified: bool = False  # only then the address counts: for logins, resets and notices
+    new_email: Email | None = None  # that will replace a verified one, once its code was shown
+    generation_at: datetime | None = None  # when the generation was started
     deleted: bool = False  # while the user's sessions are being ended
     # The fields of the document that are missing or have a wrong value. Such a user counts as disabled.
     damaged: tuple[str, ...] = ()
 
     @classmethod
     def new(
-        cls, username: str, password_hash: str, access: Access = Access.USER, *, network: str | None = None
+        cls,
+        username: str,
+        password_hash: str,
+        access: Access = Access.USER,
+        *,
+        network: str | None = None,
+        email: Email | None = None,
     ) -> Self:
-        """Make a user with a new id, for whom a network is usual.
+        """Make a user with a new id, for whom a network is usual, and who claims an address.
 
         Ids are ordered by the second of their creation.
         """
@@ -112,6 +153,7 @@ class User:
             generation=0,
             created_at=now,
             usual_networks={network: now} if network else {},
+            email=email,
         )
 
     @classmethod
@@ -132,13 +174,24 @@ class User:
             generation=int(right.get("generation", time.time())),
             created_at=right.get("created_at", document["_id"].generation_time),
             usual_networks=_usual_networks(right),
+            email=_email(right.get("email")),
+            email_verified=_verified(right),
+            new_email=_email(right.get("new_email")),
+            generation_at=right.get("generation_at"),
             deleted=right.get("deleted", False),
             damaged=damaged,
         )
 
+    @property
+    def address(self) -> Email | None:
+        """The address that counts, if any."""
+        return self.email if self.email_verified else None
+
     def to_document(self) -> Document:
         """Return the document of a new user."""
+        email = {"email": asdict(self.email)} if self.email else {}
         return {
+            **email,
             "_id": ObjectId(self.id),
             "username": self.username,
             "canonical_name": canonical(self.username),
@@ -149,6 +202,11 @@ class User:
             "created_at": self.created_at,
             "usual_networks": [{"network": name, "since": since} for name, since in self.usual_networks.items()],
         }
+
+    @property
+    def verifiable_hash(self) -> str | None:
+        """The hash of the password, if there is one."""
+        return None if self.password_hash == NO_PASSWORD else self.password_hash
 
     def has_access(self, level: Access) -> bool:
         """Return whether the user is enabled and has at least this level."""
@@ -164,6 +222,34 @@ class Changes(TypedDict, total=False):
     password: str | None  # the hash
     access: Access | None
     disabled: bool | None
+
+
+# When a held address is released; those without end are never.
+_UNTIL = {"$ifNull": ["$$this.until", datetime(9999, 1, 1, tzinfo=UTC)]}
+
+
+def _kept(duration: timedelta, *, besides: str | None = None) -> Document:
+    """Return an expression: the held addresses that are not released yet, from now on only for a while."""
+    ends = {"$add": ["$$NOW", int(duration.total_seconds() * 1000)]}
+    current = {"$and": [{"$ne": ["$$this.key", {"$literal": besides}]}, {"$gt": [_UNTIL, "$$NOW"]}]}
+    filtered = {"$filter": {"input": {"$ifNull": ["$held_emails", []]}, "cond": current}}
+    return {"$map": {"input": filtered, "in": {"key": "$$this.key", "until": {"$ifNull": ["$$this.until", ends]}}}}
+
+
+def email_key(address: str) -> str:
+    """Return the key that all spellings of an address share, which has the form of app/schemas/emails.py."""
+    return address.lower() if address.isascii() else address
+
+
+def _email(stored: Any) -> Email | None:
+    return Email(stored["address"], stored["key"]) if stored else None
+
+
+def _verified(document: Document) -> bool:
+    """Return whether the user holds the key of its address without end."""
+    email = _email(document.get("email"))
+    held = [one for one in document.get("held_emails", ()) if not one.get("until")]
+    return email is not None and any(one["key"] == email.key for one in held)
 
 
 def _usual_networks(document: Document) -> dict[str, datetime]:
@@ -229,6 +315,15 @@ class Users:
             return None
         return self._read(document)
 
+    async def by_login(self, name: str) -> User | None:
+        """Return the user with this name or verified address, or None."""
+        return await (self.by_email(email_key(name)) if "@" in name else self.by_name(name))
+
+    async def by_email(self, key: str) -> User | None:
+        """Return the user who has verified the address with this key, or None."""
+        holding = {"held_emails": {"$elemMatch": {"key": key, "until": None}}}
+        return self._read(await self._users.find_one(PRESENT | holding))
+
     async def by_id(self, user_id: str) -> User | None:
         """Return the user with this id, or None; any text is accepted."""
         key = _key(user_id)
@@ -257,9 +352,46 @@ class Users:
             {"_id": _key(user.id), "password": user.password_hash}, {"$set": {"password": password_hash}}
         )
 
-    async def remember_network(self, user: User, network: str) -> None:
-        """Add the network of a login to the user's usual ones."""
-        added = [{"network": {"$literal": network}, "since": "$$NOW"}]
+    async def claim_email(self, user: User, email: Email) -> None:
+        """Store an address that is to be verified, as part of a transaction.
+
+        A verified one stays beside it until then.
+        """
+        field_ = "new_email" if user.email_verified else "email"
+        await self._users.update_one({"_id": _key(user.id)}, {"$set": {field_: asdict(email)}})
+
+    async def verify_email(self, user: User, email: Email, *, kept: timedelta) -> None:
+        """Make an address the verified one, as part of a transaction.
+
+        The one before is held for a while.
+
+        Raises EmailTaken.
+        """
+        held = {"$concatArrays": [_kept(kept, besides=email.key), [{"key": {"$literal": email.key}}]]}
+        await self._hold(user, email, held)
+
+    async def remove_email(self, user: User, *, kept: timedelta) -> None:
+        """Remove the address, as part of a transaction.
+
+        A verified one is held for a while.
+        """
+        update: list[Document] = [{"$set": {"held_emails": _kept(kept)}}, {"$unset": ["email", "new_email"]}]
+        await self._users.update_one({"_id": _key(user.id)}, update)
+
+    async def restore_email(self, user: User, email: Email) -> None:
+        """Make an earlier address the verified one again, and hold no other, as part of a transaction.
+
+        Raises EmailTaken.
+        """
+        await self._hold(user, email, [{"key": {"$literal": email.key}}])
+
+    async def remember_network(self, user: User, network: str, *, at_once: bool = False) -> None:
+        """Add the network of a login to the user's usual ones.
+
+        With `at_once` it counts as one for long.
+        """
+        since = {"$subtract": ["$$NOW", LONG_USUAL_MILLISECONDS]} if at_once else "$$NOW"
+        added = [{"network": {"$literal": network}, "since": since}]
         latest = {"$concatArrays": [added, {"$ifNull": ["$usual_networks", []]}]}
         await self._users.update_one(
             {"_id": _key(user.id), "usual_networks": {"$ne": network}, "usual_networks.network": {"$ne": network}},
@@ -314,12 +446,29 @@ class Users:
         written = {"$set": {"touched": ObjectId()}}  # another value each time, which succeeds whatever was there
         return self._read(await self._users.find_one_and_update(PRESENT | {"_id": key}, written)) if key else None
 
+    async def _hold(self, user: User, email: Email, held: Any) -> None:
+        """Make an address the verified one. Raises EmailTaken."""
+        over = {"$and": [{"$eq": ["$$this.key", {"$literal": email.key}]}, {"$lte": [_UNTIL, "$$NOW"]}]}
+        release = [{"$set": {"held_emails": {"$filter": {"input": "$held_emails", "cond": {"$not": over}}}}}]
+        await self._users.update_many({"held_emails.key": email.key}, release)
+        emails = {"email": {"$literal": asdict(email)}, "held_emails": held}
+        update: list[Document] = [{"$set": emails}, {"$unset": ["new_email"]}]
+        try:
+            await self._users.update_one({"_id": _key(user.id)}, update)
+        except DuplicateKeyError:
+            raise EmailTaken from None
+
     async def _start_generation(self, user: User, changes: dict[str, Any], *, stays_admin: bool) -> User:
         if user.has_access(Access.ADMIN) and not stays_admin:
             await self._require_another_admin(user)
         # The transaction has read the user, so the generation is still the same.
         changed = await self._users.find_one_and_update(
-            {"_id": _key(user.id)}, {"$set": {"generation": user.generation + 1, "ending": True, **changes}}
+            {"_id": _key(user.id)},
+            {
+                "$set": {"generation": user.generation + 1, "ending": True, **changes},
+                "$currentDate": {"generation_at": True},
+                "$unset": {"new_email": True},  # or it could be verified after what was to stop it
+            },
         )
         return User.from_document(changed or {})  # the transaction has read it
 

@@ -4,7 +4,6 @@ All its addresses are relative, so that it also works behind a proxy that strips
 """
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Callable
 from functools import cache
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sanic import Blueprint, HTTPResponse, Request, Sanic
+
+from app.http.static import IMMUTABLE, PAGE_HEADERS, Content
 
 HERE = Path(__file__).parent
 SWAGGER_UI = HERE / "swagger_ui"  # npm's files, renewed by tools/swagger_ui.py
@@ -25,40 +26,6 @@ FILES = {
     HERE / "page.css": "text/css; charset=utf-8",
 }
 PAGES = {"": "page.html", "/errors": "errors.html"}  # tools/errors_page.py writes the second one
-POLICY = {
-    "default-src": "'none'",
-    "script-src": "'self'",
-    "style-src": "'self'",
-    "img-src": "'self' data:",  # the style sheet contains its pictures
-    "connect-src": "'self'",
-    "frame-ancestors": "'none'",
-    "base-uri": "'none'",
-    "form-action": "'none'",
-}
-PAGE_HEADERS = {
-    "content-security-policy": "; ".join(f"{name} {value}" for name, value in POLICY.items()),
-    "referrer-policy": "no-referrer",
-}
-IMMUTABLE = "public, max-age=31536000, immutable"  # for paths that contain the digest of the content
-REVALIDATE = "no-cache"
-DIGEST_LENGTH = 16
-
-
-class Content:
-    """A static response in memory, with an ETag."""
-
-    def __init__(self, body: bytes, content_type: str, *, caching: str = REVALIDATE, **headers: str) -> None:
-        self._body = body
-        self._content_type = content_type
-        self.digest = hashlib.sha256(body).hexdigest()[:DIGEST_LENGTH]
-        self._tag = f'"{self.digest}"'
-        self._headers = {"cache-control": caching, "etag": self._tag, **headers}
-
-    async def __call__(self, request: Request[Any, Any]) -> HTTPResponse:
-        """Respond with the content, or with 304 if the client has it (RFC 9110 section 13.1.2)."""
-        if self._tag in request.headers.getone("if-none-match", ""):
-            return HTTPResponse(None, 304, self._headers)
-        return HTTPResponse(self._body, 200, self._headers, self._content_type)
 
 
 def serve(app: Sanic[Any, Any], document: Callable[[Sanic[Any, Any]], dict[str, Any]]) -> None:

@@ -29,6 +29,12 @@ class Refresh(Body):
     refresh_token: Annotated[str, Field(max_length=512, examples=[EXAMPLE_REFRESH_TOKEN])]
 
 
+class StepUp(Body):
+    """The current password, which makes the session fresh."""
+
+    current_password: Password
+
+
 class Tokens(BaseModel):
     """An access token and a refresh token (RFC 6749 section 5.1)."""
 
@@ -50,6 +56,8 @@ class VerifiedOut(BaseModel):
     iss: str
     aud: str
     scopes: list[str]
+    auth_time: int | None = Field(default=None, description="When the user authenticated, in seconds since 1970.")
+    amr: list[str] | None = Field(default=None, description="How (RFC 8176).", examples=[["pwd"]])
 
 
 class SessionOut(BaseModel):

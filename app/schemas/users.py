@@ -6,8 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from pydantic_core import PydanticCustomError
 
 from app.http.bodies import Body
-from app.models.users import User
+from app.models.users import Email, User
 from app.schemas.auth import Tokens
+from app.schemas.emails import EmailText, address
 from app.schemas.passwords import Password
 from app.schemas.times import Time
 
@@ -23,6 +24,21 @@ class Registration(Body):
 
     username: Username
     password: Password
+
+
+class RegistrationWithEmail(Registration):
+    """A new user, who may claim an e-mail address."""
+
+    email: EmailText | None = None
+
+    @field_validator("email")
+    @classmethod
+    def _not_null(cls, given: Any) -> Any:
+        return not_null(given)
+
+    def address(self) -> Email | None:
+        """Return the address, if one is given."""
+        return None if self.email is None else address("email", self.email)
 
 
 class PasswordChange(Body):
@@ -50,9 +66,7 @@ class UserChange(Body):
     @field_validator("access", "disabled")
     @classmethod
     def _not_null(cls, given: Any) -> Any:
-        if given is None:
-            raise PydanticCustomError("null", "Input should not be null")
-        return given
+        return not_null(given)
 
     @model_validator(mode="after")
     def _something_is_given(self) -> Self:
@@ -68,6 +82,13 @@ class PageQuery(BaseModel):
     limit: Annotated[int, Field(ge=1, le=100)] = 50
 
 
+def not_null(given: Any) -> Any:
+    """Reject null: None stands for a field that is not given."""
+    if given is None:
+        raise PydanticCustomError("null", "Input should not be null")
+    return given
+
+
 class UserOut(BaseModel):
     """A user."""
 
@@ -76,6 +97,8 @@ class UserOut(BaseModel):
     access: AccessName = Field(examples=["user"])
     disabled: bool = Field(examples=[False])
     created_at: Time
+    email: str | None = Field(description="null without one.", examples=["alice@example.com"])
+    email_verified: bool = Field(description="Only a verified address counts.", examples=[True])
 
     @classmethod
     def of(cls, user: User) -> Self:
@@ -86,6 +109,8 @@ class UserOut(BaseModel):
             access=user.access.name.lower(),
             disabled=user.disabled,
             created_at=user.created_at,
+            email=user.email.address if user.email else None,
+            email_verified=user.email_verified,
         )
 
 

@@ -1,17 +1,19 @@
 """The use cases of a user's own account: register, change the password, log out everywhere, delete."""
 
 from app.background import shielded
+from app.database.transactions import Transactions
 from app.http.client import Client
 from app.logs.audit import audit, audit_repeated
-from app.models.sessions import Device, SessionOver, Sessions
-from app.models.users import User, UsernameTaken, Users
+from app.models.outbox import Outbox
+from app.models.sessions import SessionOver, Sessions
+from app.models.users import Email, User, UsernameTaken, Users
 from app.schemas.auth import Tokens
-from app.security.access_tokens import Claims
 from app.security.credentials import CredentialsVerifier, caller
 from app.security.generations import Generations, Right
-from app.security.logins import Logins
+from app.security.logins import BY_PASSWORD, Logins, device
 from app.security.passwords import Passwords
 from app.security.throttle import Throttle, TooManyAttempts
+from app.tokens.access import Claims
 
 
 class Accounts:
@@ -29,7 +31,11 @@ class Accounts:
         credentials: CredentialsVerifier,
         logins: Logins,
         generations: Generations,
+        transactions: Transactions,
+        outbox: Outbox | None,
     ) -> None:
+        self._transactions = transactions
+        self._outbox = outbox
         self._users = users
         self._sessions = sessions
         self._passwords = passwords
@@ -38,7 +44,9 @@ class Accounts:
         self._logins = logins
         self._generations = generations
 
-    async def register(self, username: str, password: str, client: Client) -> tuple[User, Tokens]:
+    async def register(
+        self, username: str, password: str, client: Client, *, email: Email | None = None
+    ) -> tuple[User, Tokens]:
         """Add a user and log in.
 
         Raises WeakPassword, TooManyAttempts, HashingBusy or UsernameTaken.
@@ -50,20 +58,32 @@ class Accounts:
             audit_repeated("registration_throttled", of=None)
             raise
         password_hash = await self._passwords.hash_new(password, caller(client), username)
-        user = User.new(username, password_hash, network=client.network)
+        user = User.new(username, password_hash, network=client.network, email=email)
         return user, await self._add(user, client)
 
     @shielded
     async def _add(self, user: User, client: Client) -> Tokens:
         """Open the session first: a session without a user is harmless, a user without a response is a lost name."""
-        session = await self._sessions.open(user, Device(client.address, client.user_agent))
+        session = await self._sessions.open(user, device(client), amr=BY_PASSWORD)
         try:
-            await self._users.add(user)
+            await self._insert(user)
         except UsernameTaken:
             await self._sessions.discard(session.id)
             raise
         audit("registered", user_id=user.id, session_id=session.id)
         return self._logins.issue(session)
+
+    async def _insert(self, user: User) -> None:
+        """Insert a user, together with the mail for the address. Raises UsernameTaken."""
+        email, outbox = user.email, self._outbox
+        if email is None or outbox is None:
+            return await self._users.add(user)
+
+        async def work() -> None:
+            await self._users.add(user)
+            await outbox.add_code(user, email)
+
+        return await self._transactions.run(work)
 
     async def get(self, user_id: str) -> User:
         """Return the user of a token.
@@ -87,7 +107,9 @@ class Accounts:
         new_hash = await self._passwords.hash_new(
             new_password, caller(client, user), user.username, field="new_password"
         )
-        changed = await self._generations.change(user.id, right=self._own(claims), password=new_hash)
+        changed = await self._generations.change(
+            user.id, right=self._own(claims), tell="password_changed", password=new_hash
+        )
         if changed is None:
             raise SessionOver
         try:
@@ -110,7 +132,7 @@ class Accounts:
         Raises WrongCredentials, TooManyAttempts, HashingBusy, LastAdmin or SessionOver.
         """
         user = await self._credentials.reauthenticate(claims.sub, current_password, client)
-        await self._generations.delete(user.id, right=self._own(claims))
+        await self._generations.delete(user.id, right=self._own(claims), tell="account_deleted")
 
     def _own(self, claims: Claims) -> Right:
         """Return the right of a user to change the own account: an active session of the current generation.

@@ -55,6 +55,15 @@ class Administration:
         if user is None or not user.has_access(Access.ADMIN):
             raise NotAdministrator
 
+    async def require_right(self, user_id: str, actor: Actor) -> User:
+        """Return a user whom an actor may administer, as part of a transaction.
+
+        Raises NotAdministrator, SessionOver or UserNotFound.
+        """
+        user = _found(await self._users.lock(user_id))
+        await self._right(actor)(user)
+        return user
+
     async def page(self, after: str | None, limit: int) -> list[User]:
         """Return users in the order of their ids, after a given id."""
         return await self._users.page(after, limit)
@@ -85,7 +94,11 @@ class Administration:
         """
         self._passwords.check_policy(password, user.username)
         new_hash = await self._passwords.hash_new(password, Caller(), user.username)
-        _found(await self._generations.change(user.id, right=no_right_needed, by=COMMAND_LINE.name, password=new_hash))
+        _found(
+            await self._generations.change(
+                user.id, right=no_right_needed, by=COMMAND_LINE.name, tell="password_changed", password=new_hash
+            )
+        )
 
     async def change(
         self, user_id: str, actor: Actor, *, access: Access | None = None, disabled: bool | None = None
@@ -118,7 +131,8 @@ class Administration:
 
         Raises NotAdministrator, SessionOver, UserNotFound or LastAdmin.
         """
-        _found(await self._generations.delete(user_id, right=self._right(actor), by=actor.name))
+        right = self._right(actor)
+        _found(await self._generations.delete(user_id, right=right, by=actor.name, tell="account_deleted"))
 
     def _right(self, actor: Actor) -> Right:
         """Return the right of an actor: an active session and the rank of an administrator, or the command line."""

@@ -11,14 +11,15 @@ from sanic_jwt import scoped
 from app.http.codes import Code, answers_with
 from app.http.problems import Problem
 from app.logs.audit import audit_repeated
-from app.security.access_tokens import AccessTokens, Claims, InvalidAccessToken
 from app.security.administration import NotAdministrator
 from app.security.revocations import Revocations
+from app.tokens.access import AccessTokens, Claims, InvalidAccessToken
 
 TOKENS_REMEMBERED = 20_000  # with a valid signature
 TOKEN_REQUIRED = answers_with(
     Code.TOKEN_MISSING, Code.TOKEN_EXPIRED, Code.TOKEN_INVALID, Code.SESSION_ENDED, Code.REVOCATIONS_STALE
 )
+FRESH_REQUIRED = answers_with(Code.STEP_UP_REQUIRED)
 ADMINISTRATOR_REQUIRED = answers_with(Code.INSUFFICIENT_SCOPE, Code.STORE_UNAVAILABLE)
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -32,9 +33,15 @@ class Authenticator:
     """
 
     def __init__(
-        self, access_tokens: AccessTokens, revocations: Revocations, *, clock: Callable[[], float] = time.time
+        self,
+        access_tokens: AccessTokens,
+        revocations: Revocations,
+        *,
+        step_up_seconds: int,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._revocations = revocations
+        self._step_up_seconds = step_up_seconds
         self._clock = clock
         # A signature that was valid stays valid. The cache holds no exceptions, so invalid tokens do not fill it.
         self.decode = lru_cache(TOKENS_REMEMBERED)(access_tokens.decode)
@@ -56,6 +63,14 @@ class Authenticator:
             raise Problem(Code.SESSION_ENDED)
         return claims
 
+    def require_fresh(self, claims: Claims) -> None:
+        """Require that the user authenticated recently (RFC 9470).
+
+        Raises Problem 401.
+        """
+        if claims.auth_time < self._clock() - self._step_up_seconds:
+            raise Problem(Code.STEP_UP_REQUIRED, challenge={"max_age": str(self._step_up_seconds)})
+
 
 def protected(method: Method) -> Method:
     """Require a valid access token, and put its claims on the request.
@@ -70,6 +85,20 @@ def protected(method: Method) -> Method:
         return method(view, request, *args, **kwargs)
 
     return TOKEN_REQUIRED(cast("Method", guarded))
+
+
+def fresh(method: Method) -> Method:
+    """Require a recent authentication, beside what the guard below requires.
+
+    A stolen access token alone cannot change how its user logs in (RFC 9470, OWASP ASVS 7.5.1).
+    """
+
+    @wraps(method)
+    async def guarded(view: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
+        request.app.ctx.authenticator.require_fresh(claims(request))
+        return await method(view, request, *args, **kwargs)
+
+    return FRESH_REQUIRED(cast("Method", guarded))
 
 
 def administrators(method: Method) -> Method:

@@ -4,15 +4,17 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from app.background import shielded
+from app.database.transactions import Transactions
 from app.http.client import Client
 from app.logs.audit import audit, audit_repeated
 from app.models.sessions import SessionOver
 from app.models.users import User, Users
+from app.security.notices import Notices
 from app.security.passwords import Passwords, UnusableHash
 from app.security.throttle import Attempt, Throttle, TooManyAttempts
 from app.security.turns import Caller, HashingBusy, Place
 
-# A network has a place of its own for a user if it was usual for so long, so that nobody can make many in a hurry.
+# A network has a place of its own for a user if it was usual for so long, so an attacker cannot make many soon.
 USUAL_AFTER = timedelta(days=1)
 
 
@@ -21,9 +23,21 @@ class WrongCredentials(Exception):
 
 
 class CredentialsVerifier:
-    """Counts an attempt, verifies the password, settles the counts, and upgrades an outdated hash."""
+    """Counts an attempt, verifies the password, settles the counts, and upgrades an outdated hash.
 
-    def __init__(self, users: Users, passwords: Passwords, throttle: Throttle) -> None:
+    With `notices`, users are told of logins from networks that are not usual for them.
+    """
+
+    def __init__(
+        self,
+        users: Users,
+        passwords: Passwords,
+        throttle: Throttle,
+        transactions: Transactions,
+        notices: Notices | None,
+    ) -> None:
+        self._transactions = transactions
+        self._notices = notices
         self._users = users
         self._passwords = passwords
         self._throttle = throttle
@@ -33,7 +47,7 @@ class CredentialsVerifier:
 
         Raises WrongCredentials, TooManyAttempts or HashingBusy.
         """
-        return await self._authenticate(await self._users.by_name(username), username, password, client)
+        return await self._authenticate(await self._users.by_login(username), username, password, client)
 
     async def reauthenticate(self, user_id: str, password: str, client: Client) -> User:
         """Return a logged-in user who gives the password again.
@@ -60,7 +74,7 @@ class CredentialsVerifier:
     async def _verify(self, user: User | None, password: str, network: str, attempt: Attempt, place: Place) -> User:
         """Verify and settle the counts; shielded, or a right password whose client leaves would count as wrong."""
         try:
-            password_hash = user.password_hash if user else None
+            password_hash = user.verifiable_hash if user else None
             right, better_hash = await self._passwords.verify(place, password, password_hash)
         except UnusableHash:
             right, better_hash = False, None
@@ -78,13 +92,26 @@ class CredentialsVerifier:
         if better_hash:
             await self._users.replace_hash(user, better_hash)
         if network not in user.usual_networks:
-            await self._users.remember_network(user, network)
+            await self._remember(user, network)
         return user
+
+    async def _remember(self, user: User, network: str) -> None:
+        """Remember the network of a login, and tell the user of a new one."""
+        if not self._notices:
+            return await self._users.remember_network(user, network)
+        notices = self._notices
+
+        async def work() -> None:
+            await self._users.remember_network(user, network)
+            await notices.tell("new_network", user, address=network)
+
+        return await self._transactions.run(work)
 
     async def _count(self, user: User | None, username: str, client: Client) -> Attempt:
         usual = user is not None and client.network in user.usual_networks
         try:
-            return await self._throttle.attempt(username, client.networks, usual=usual)
+            account = user.username if user else username  # an address that stands for the account shares its limit
+            return await self._throttle.attempt(username, client.networks, usual=usual, account=account)
         except TooManyAttempts:
             user_id = user.id if user else None  # of unknown names, which may be passwords, only the number is logged
             audit_repeated("login_throttled", of=user_id, user_id=user_id)

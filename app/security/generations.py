@@ -16,6 +16,7 @@ from app.database.transactions import Transactions
 from app.logs.audit import audit
 from app.models.sessions import Sessions
 from app.models.users import Changes, User, Users
+from app.security.notices import Notices
 from app.security.revocations import Revocations
 
 
@@ -57,12 +58,14 @@ class Generations:
         revocations: Revocations,
         transactions: Transactions,
         stores: Sequence[UserDocuments],
+        notices: Notices,
     ) -> None:
         self._users = users
         self._sessions = sessions
         self._revocations = revocations
         self._transactions = transactions
         self._stores = stores
+        self._notices = notices
 
     @shielded
     async def change(
@@ -71,6 +74,7 @@ class Generations:
         *,
         right: Right,
         by: str | None = None,
+        tell: str | None = None,
         only_if: Callable[[User], bool] = lambda _: True,
         **changes: Unpack[Changes],
     ) -> User | None:
@@ -79,7 +83,8 @@ class Generations:
         Without changes, only the sessions end.
 
         Returns the user, which stays as it is where `only_if` is false, or None if there is no such user. `by` is the
-        actor for the audit trail, if it is not the user. Raises what `right` raises, and LastAdmin.
+        actor for the audit trail, if it is not the user, and `tell` names the notice to the user. Raises what `right`
+        raises, and LastAdmin.
         """
 
         async def start() -> tuple[User | None, bool]:
@@ -89,6 +94,7 @@ class Generations:
             start_it = only_if(user)
             changed = await self._users.start_generation(user, **changes) if start_it else user
             await right(user)
+            await self._notices.tell(tell, user)
             return changed, start_it
 
         user, changed = await self._transactions.run(start)
@@ -98,7 +104,9 @@ class Generations:
         return user
 
     @shielded
-    async def delete(self, user_id: str, *, right: Right, by: str | None = None) -> User | None:
+    async def delete(
+        self, user_id: str, *, right: Right, by: str | None = None, tell: str | None = None
+    ) -> User | None:
         """Delete a user and end all its sessions.
 
         Returns the user, or None if there is no such user. Raises what `right` raises, and LastAdmin.
@@ -110,6 +118,7 @@ class Generations:
                 return None
             deleted = await self._users.start_deletion(user)
             await right(user)
+            await self._notices.tell(tell, user)
             return deleted
 
         deleted = await self._transactions.run(start)

@@ -11,10 +11,18 @@ from app.logs.audit import audit, audit_repeated
 from app.models.sessions import ActiveSession, Device, Session, SessionOver, Sessions, TokenReused
 from app.models.users import Access, User, Users
 from app.schemas.auth import Tokens
-from app.security.access_tokens import AccessTokens, Claims
 from app.security.credentials import CredentialsVerifier, WrongCredentials
-from app.security.refresh_tokens import InvalidRefreshToken, RefreshTokens
+from app.security.notices import Notices
 from app.security.revocations import Revocations
+from app.tokens.access import AccessTokens, Claims
+from app.tokens.refresh import InvalidRefreshToken, RefreshTokens
+
+BY_PASSWORD = ("pwd",)  # RFC 8176
+
+
+def device(client: Client) -> Device:
+    """Return what a session states about its client."""
+    return Device(client.address, client.user_agent)
 
 
 def scopes(access: Access) -> list[str]:
@@ -36,11 +44,13 @@ class Logins:
         revocations: Revocations,
         credentials: CredentialsVerifier,
         transactions: Transactions,
+        notices: Notices,
         access_tokens: AccessTokens,
         refresh_tokens: RefreshTokens,
     ) -> None:
         self._users = users
         self._transactions = transactions
+        self._notices = notices
         self._sessions = sessions
         self._revocations = revocations
         self._credentials = credentials
@@ -60,11 +70,11 @@ class Logins:
 
     @shielded
     async def open(self, user: User, client: Client) -> Tokens:
-        """Open a session for an authenticated user.
+        """Open a session for a user who was authenticated by password.
 
         Raises SessionOver if the user was changed meanwhile.
         """
-        session = await self._sessions.open(user, Device(client.address, client.user_agent))
+        session = await self._sessions.open(user, device(client), amr=BY_PASSWORD)
         # Whatever ends all sessions first starts a generation: either it is seen here, or it ends this session, too.
         now = await self._users.by_id(user.id)
         if now is None or now.disabled or now.generation != user.generation:
@@ -93,9 +103,21 @@ class Logins:
         try:
             return await self._sessions.rotate(session_id, counter)
         except TokenReused as reused:
-            self._revocations.add(session_id)
-            audit("refresh_token_reused", user_id=reused.user_id, session_id=session_id)
+            await self._end_reused(session_id, reused.user_id)
             raise
+
+    async def _end_reused(self, session_id: str, user_id: str) -> None:
+        """End a session whose refresh token was used twice, and tell its user."""
+
+        async def start() -> None:
+            if await self._sessions.start_end(session_id, user_id) and (user := await self._users.by_id(user_id)):
+                await self._notices.tell("refresh_token_reused", user)
+
+        if self._notices.on:
+            await self._transactions.run(start)
+        await self._sessions.end(session_id)
+        self._revocations.add(session_id)
+        audit("refresh_token_reused", user_id=user_id, session_id=session_id)
 
     async def active(self, user_id: str) -> list[ActiveSession]:
         """Return the user's active sessions, newest first."""
@@ -114,18 +136,18 @@ class Logins:
 
         started = await self._transactions.run(start)
         if started:
-            await self._end(session_id, claims.sub)
+            await self.finish_end(session_id, claims.sub)
         return started
 
     @shielded
     async def log_out(self, claims: Claims) -> None:
         """End the session of a token."""
-        await self._end(claims.sid, claims.sub)
+        await self.finish_end(claims.sid, claims.sub)
 
     async def finish_interrupted(self) -> None:
         """Finish ends of sessions whose worker died after it had started them."""
         for session_id, user_id in await self._sessions.with_unfinished_end():
-            await self._end(session_id, user_id)
+            await self.finish_end(session_id, user_id)
 
     async def _end_surplus(self, user_id: str) -> None:
         """Keep the number of a user's sessions bounded (session flooding).
@@ -141,8 +163,11 @@ class Logins:
             self._revocations.add(session_id)
             audit("session_displaced", user_id=user_id, session_id=session_id)
 
-    async def _end(self, session_id: str, user_id: str | None) -> None:
-        """End a session. What the database did not acknowledge, this worker does not remember."""
+    async def finish_end(self, session_id: str, user_id: str | None) -> None:
+        """End a session.
+
+        What the database did not acknowledge, this worker does not remember.
+        """
         if await self._sessions.end(session_id):
             audit("logged_out", user_id=user_id, session_id=session_id)
         self._revocations.add(session_id)  # also if another worker ended it, of which this one may not know yet
@@ -154,6 +179,8 @@ class Logins:
             session_id=session.id,
             scopes=scopes(session.access),
             session_expires=session.expires_at.timestamp(),
+            auth_time=session.authenticated_at.timestamp() if session.authenticated_at else None,
+            amr=session.amr,
         )
         refresh_token = self._refresh_tokens.encode(session.id, session.counter)
         return Tokens(access_token=access_token, refresh_token=refresh_token, expires_in=seconds)

@@ -9,7 +9,7 @@ from sanic_jwt.configuration import ConfigItem
 from app.http.codes import Code
 from app.http.problems import Problem, problem_response
 from app.logs.audit import audit_repeated
-from app.security.access_tokens import Claims
+from app.tokens.access import Claims
 
 
 class Item(ConfigItem):

@@ -16,9 +16,15 @@ from app.models.attempts import Attempts, Window
 from app.models.users import canonical
 
 TRUSTED_SHARE = 5  # a fifth of an account's failures is reserved for the networks where its user usually logs in
-GROWTH = 2  # the limit of each network that includes another one, compared with that one's
+GROWTH = 2  # the limit of each network that includes another one, compared with it
 REFUSALS_REMEMBERED = 10_000
+EMAIL_CHANGES = parse("10/hour")  # claims of an address by one user
 IN_PROGRESS_SECONDS = 1  # Retry-After, when only attempts that are in progress exceed a limit
+
+
+def _digest(name: str) -> str:
+    """Return one text for all spellings of a name, in one length."""
+    return hashlib.sha256(canonical(name).encode()).hexdigest()
 
 
 class TooManyAttempts(Exception):
@@ -34,13 +40,14 @@ class TooManyAttempts(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of failures, logins and registrations, in the form `10/15minutes`."""
+    """The limits of failures, logins, registrations and resets, in the form `10/15minutes`."""
 
     pair: str
     account: str
     address: str
     logins: str
     registrations: str
+    resets: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +89,22 @@ class Throttle:
         self._address = parse(limits.address)
         self._logins = parse(limits.logins)
         self._registrations = parse(limits.registrations)
+        self._resets = parse(limits.resets)
         self._clock = clock
         self._refused_until: OrderedDict[str, float] = OrderedDict()
 
-    async def attempt(self, username: str, networks: tuple[str, ...], *, usual: bool) -> Attempt:
+    async def attempt(self, typed: str, networks: tuple[str, ...], *, usual: bool, account: str) -> Attempt:
         """Count an attempt on an account from a network and those that include it.
+
+        A pair is counted by the name or address that was typed, the account always by its name.
 
         A rejected attempt is taken back, since its password is not verified: one network cannot use up an account's
         limit, and parallel right passwords do not lock the account. In a network that is usual for the account only
         attempts from such networks count, also if others in that network guess: a share of the limit is reserved for
         them, so that both shares together never exceed it (NIST SP 800-63B-4 section 3.2.2). Raises TooManyAttempts.
         """
-        account = hashlib.sha256(canonical(username).encode()).hexdigest()  # all spellings, in one length
-        pairs = self._by_network(f"pair {account}", self._pair, networks)
+        account = _digest(account)
+        pairs = self._by_network(f"pair {_digest(typed)}", self._pair, networks)
         addresses = () if usual else self._by_network("address", self._address, networks)
         amount, kind = (self._trusted, "usual") if usual else (self._untrusted, "account")
         of_account = Limit(f"{kind} {account}", amount, self._account.get_expiry())
@@ -129,6 +139,15 @@ class Throttle:
     async def withdraw(self, attempt: Attempt) -> None:
         """Take an attempt back whose password was not verified."""
         await self._take_back(attempt.pair, *attempt.others)
+
+    async def email_change(self, user_id: str) -> None:
+        """Count a claim of an address. Raises TooManyAttempts."""
+        limit = Limit(f"email {user_id}", EMAIL_CHANGES.amount, EMAIL_CHANGES.get_expiry())
+        await self._count([limit], takes_back=False)
+
+    async def reset(self, networks: tuple[str, ...]) -> None:
+        """Count a request for a reset from a network and those that include it. Raises TooManyAttempts."""
+        await self._count([*self._by_network("reset", self._resets, networks)], takes_back=False)
 
     async def registration(self, networks: tuple[str, ...]) -> None:
         """Count a registration from a network and those that include it.

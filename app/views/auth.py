@@ -19,6 +19,7 @@ from app.schemas.auth import (
     SessionId,
     SessionOut,
     SessionsOut,
+    StepUp,
     Tokens,
     VerifiedOut,
 )
@@ -56,6 +57,21 @@ class TokenRefresh(HTTPMethodView, attach=blueprint, uri="/refresh"):
         return write(await request.app.ctx.logins.refresh(body.refresh_token))
 
 
+class StepUps(HTTPMethodView, attach=blueprint, uri="/step-up"):
+    """The renewal of an authentication."""
+
+    @describe(
+        body=StepUp,
+        responses={200: Tokens},
+        refuses=(Code.WRONG_CREDENTIALS, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
+    )
+    @protected
+    async def post(self, request: Request) -> HTTPResponse:
+        """Authenticate again; a fresh session replaces this one."""
+        body = read(request, StepUp)
+        return write(await request.app.ctx.step_up.by_password(claims(request), body.current_password, client(request)))
+
+
 class Verify(HTTPMethodView, attach=blueprint, uri="/verify"):
     """The claims of the access token."""
 
@@ -63,7 +79,7 @@ class Verify(HTTPMethodView, attach=blueprint, uri="/verify"):
     @protected
     async def get(self, request: Request) -> HTTPResponse:
         """Verify the access token and return its claims."""
-        return write(VerifiedOut(**claims(request).model_dump(exclude_unset=True)))
+        return write(VerifiedOut(**claims(request).model_dump(exclude_unset=True)), omit_none=True)
 
 
 class Me(HTTPMethodView, attach=blueprint, uri="/me"):

@@ -1,4 +1,4 @@
-"""Register, change or delete your own account; administer the accounts of others."""
+"""Change or delete your own account; administer the accounts of others."""
 
 from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
@@ -16,8 +16,6 @@ from app.schemas.users import (
     Deletion,
     PageQuery,
     PasswordChange,
-    Registered,
-    Registration,
     UserChange,
     UserId,
     UserOut,
@@ -27,21 +25,6 @@ from app.security.administration import Actor
 from app.security.authentication import administrators, claims, protected
 
 blueprint = Blueprint("users", url_prefix="/users")
-
-
-class Register(HTTPMethodView, attach=blueprint, uri="/registration"):
-    """The start of an account."""
-
-    @describe(
-        body=Registration,
-        responses={201: Registered},
-        refuses=(Code.USERNAME_TAKEN, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
-    )
-    async def post(self, request: Request) -> HTTPResponse:
-        """Register a user and log in."""
-        body = read(request, Registration)
-        user, tokens = await request.app.ctx.accounts.register(body.username, body.password, client(request))
-        return write(Registered(**tokens.model_dump(), user=UserOut.of(user)), 201)
 
 
 class MyPassword(HTTPMethodView, attach=blueprint, uri="/me/password"):
@@ -109,7 +92,10 @@ class OneUser(HTTPMethodView, attach=blueprint, uri=f"/<user_id:{USER_ID}>"):
     @describe(body=UserChange, responses={200: UserOut}, refuses=(Code.NOT_FOUND, Code.LAST_ADMIN))
     @administrators
     async def patch(self, request: Request, user_id: UserId) -> HTTPResponse:
-        """Change a user's access level or disable the user; all its sessions end."""
+        """Change a user's access level or disable the user.
+
+        All its sessions end.
+        """
         body = read(request, UserChange)
         user = await request.app.ctx.administration.change(
             user_id,

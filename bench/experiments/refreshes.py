@@ -6,7 +6,7 @@ import subprocess
 from functools import partial
 from statistics import median
 
-from app.security.refresh_tokens import RefreshTokens
+from app.tokens.refresh import RefreshTokens
 from bench import ROOT, load, tokens
 from bench.bench import Bench
 from bench.database import fill_sessions

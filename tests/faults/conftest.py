@@ -110,6 +110,7 @@ def serving(mongo_uri: str, **settings: str) -> Iterator[Server]:
     variables = {
         "APP_MONGO_TIMEOUT_SECONDS": str(MONGO_SECONDS),
         "APP_REGISTRATIONS_PER_ADDRESS": "100000/minute",
+        "APP_RESETS_PER_ADDRESS": "100000/minute",
         "APP_LOGIN_FAILURES_PER_ADDRESS": "100000/minute",
         **{f"APP_{name}": value for name, value in settings.items()},
     }

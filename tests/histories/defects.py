@@ -1,20 +1,20 @@
 """Seeded defects: changes of the service's code that the checker must find."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from bson import Timestamp
 
 from app.database.collection import Collection, Document, Filter, Update
 from app.http.client import Client
-from app.models.sessions import ACTIVE, Device, Session, SessionOver, Sessions
+from app.models.sessions import ACTIVE, Session, SessionOver, Sessions
 from app.models.users import User, Users
 from app.schemas.auth import Tokens
 from app.security.accounts import Accounts
 from app.security.administration import Administration
 from app.security.generations import Generations, Right, no_right_needed
-from app.security.logins import Logins
+from app.security.logins import BY_PASSWORD, Logins, device
 from app.security.revocations import Revocations
 
 
@@ -42,12 +42,14 @@ def rights_that_are_only_read() -> None:
     async def lock(self: Users, user_id: str) -> User | None:
         return await self.by_id(user_id)
 
-    async def require_active(self: Sessions, session_id: str, user_id: str, generation: int | None = None) -> None:
+    async def require_active(self: Sessions, session_id: str, user_id: str, generation: int | None = None) -> datetime:
         query: Document = {"_id": session_id, "user_id": user_id, **ACTIVE}
         if generation is not None:
             query["generation"] = generation
-        if not await self._sessions.find_one(query):
+        document = await self._sessions.find_one(query)
+        if not document:
             raise SessionOver
+        return document["created_at"]  # type: ignore[no-any-return]
 
     Users.lock = lock  # type: ignore[method-assign]
     Sessions.require_active = require_active  # type: ignore[method-assign]
@@ -58,10 +60,10 @@ def refresh_without_counter() -> None:
     original = Collection.find_one_and_update
 
     async def find_one_and_update(
-        self: Collection, query: Filter, update: Update, *, upsert: bool = False
+        self: Collection, query: Filter, update: Update, *, upsert: bool = False, sort: Any = None
     ) -> Document | None:
         query = {name: value for name, value in query.items() if name != "counter"}
-        return await original(self, query, update, upsert=upsert)
+        return await original(self, query, update, upsert=upsert, sort=sort)
 
     Collection.find_one_and_update = find_one_and_update  # type: ignore[method-assign]
 
@@ -96,7 +98,7 @@ def login_without_second_look() -> None:
     """Open a session without a look at whether the user was changed meanwhile."""
 
     async def open_session(self: Logins, user: User, client: Client) -> Tokens:
-        return self.issue(await self._sessions.open(user, Device(client.address, client.user_agent)))
+        return self.issue(await self._sessions.open(user, device(client), amr=BY_PASSWORD))
 
     Logins.open = open_session  # type: ignore[method-assign]
 
@@ -113,13 +115,13 @@ def latest_generation_survives() -> None:
 
 def remembered_before_acknowledged() -> None:
     """Reject the tokens of a session before the database has acknowledged its end."""
-    original = Logins._end
+    original = Logins.finish_end
 
     async def end(self: Logins, session_id: str, user_id: str | None) -> None:
         self._revocations.add(session_id)
         await original(self, session_id, user_id)
 
-    Logins._end = end  # type: ignore[method-assign]
+    Logins.finish_end = end  # type: ignore[method-assign]
 
 
 def feed_from_the_next_second() -> None:

@@ -86,7 +86,9 @@ class Victim(Actor):
     def __init__(self, service: Service, database: Database[Document]) -> None:
         self.user = User.new(f"victim-{ObjectId()}", service.app.ctx.passwords._dummy_hash)
         now = datetime.now(UTC)
-        session = Session(secrets.token_urlsafe(16), self.user.id, Access.USER, 0, now + timedelta(days=1))
+        session = Session(
+            secrets.token_urlsafe(16), self.user.id, Access.USER, 0, now + timedelta(days=1), now, ("pwd",)
+        )
         super().__init__(service, self.user.username, service.app.ctx.logins.issue(session).model_dump())
         self.documents: dict[str, Document] = {
             "users": self.user.to_document(),

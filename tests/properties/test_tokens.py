@@ -18,8 +18,8 @@ from app.http.bodies import Body, read
 from app.http.problems import Problem
 from app.schemas.auth import Credentials, Refresh
 from app.schemas.users import Deletion, PasswordChange, Registration, UserChange
-from app.security.access_tokens import AccessTokens, Claims, InvalidAccessToken, key_id
-from app.security.refresh_tokens import InvalidRefreshToken, RefreshTokens
+from app.tokens.access import AccessTokens, Claims, InvalidAccessToken, key_id
+from app.tokens.refresh import InvalidRefreshToken, RefreshTokens
 from config import Config, ConfigurationError, load
 from config.environments import ENVIRONMENTS
 from config.product import SLUG

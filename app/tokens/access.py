@@ -95,10 +95,20 @@ class AccessTokens:
         self._lifetime = lifetime_seconds
         self._clock = clock
 
-    def encode(self, *, user_id: str, session_id: str, scopes: list[str], session_expires: float) -> tuple[str, int]:
+    def encode(
+        self,
+        *,
+        user_id: str,
+        session_id: str,
+        scopes: list[str],
+        session_expires: float,
+        auth_time: float | None = None,
+        amr: Sequence[str] = (),
+    ) -> tuple[str, int]:
         """Return a token and its lifetime in seconds.
 
-        No token outlives its session.
+        No token outlives its session. Without `auth_time` and `amr` (RFC 8176) it does not
+        state when and how the user authenticated.
         """
         now = int(self._clock())
         seconds = max(0, min(self._lifetime, int(session_expires) - now))
@@ -112,6 +122,8 @@ class AccessTokens:
             "exp": now + seconds,
             "scopes": scopes,
         }
+        if auth_time is not None:
+            claims |= {"auth_time": int(auth_time), "amr": list(amr)}
         kid, key = self._keys[0]
         return jwt.encode(claims, key, ALGORITHM, headers={"typ": TYPE, "kid": kid}), seconds
 

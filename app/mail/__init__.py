@@ -1,0 +1,1 @@
+"""Mails: their texts, their form, and how they are handed to a mail server."""

@@ -1,0 +1,7 @@
+import { onSubmit } from "./account.js";
+
+onSubmit(
+  "/auth/reset/confirmation",
+  (form) => ({ new_password: form.querySelector("#password").value }),
+  "The password is set, and all sessions have ended. You can log in now.",
+);

@@ -1,0 +1,7 @@
+import { onSubmit } from "./account.js";
+
+onSubmit(
+  "/users/email/undo",
+  () => ({}),
+  "The change is undone, and all sessions have ended. Ask for a new password with the restored address.",
+);

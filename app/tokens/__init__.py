@@ -1,0 +1,1 @@
+"""Forms of tokens: how they are made and read. No I/O."""
