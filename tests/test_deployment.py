@@ -24,7 +24,7 @@ from app.server.supervisor import CLOSING_SECONDS
 from config import Config, load
 from tests.conftest import PASSWORD, Document, Service
 from tests.processes import TIMEOUT_SECONDS, Command, running, until
-from tests.serving import CHECKOUT, WORKERS, environment
+from tests.serving import CHECKOUT, WORKERS, environment, new_name
 from tools.local_mongo import free_port
 
 COMPOSE = ["docker-compose.yml", "docker-compose.cluster.yml"]
@@ -236,7 +236,7 @@ def container(mongo_uri: str) -> Iterator[tuple[Command, int]]:
 @pytest.mark.parametrize("completes", [True, False], ids=["a request that completes", "a client that never does"])
 def test_docker_stop_ends_the_container_in_time(mongo_uri: str, *, completes: bool) -> None:
     """Before the kill and with exit code 0; a request in progress is completed if its client sends the rest."""
-    body = json.dumps({"username": "alice", "password": PASSWORD}).encode()
+    body = json.dumps({"username": new_name(), "password": PASSWORD}).encode()
     head = f"POST /auth HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     with container(mongo_uri) as (started, port), socket.create_connection(("127.0.0.1", port)) as client:
         client.settimeout(TIMEOUT_SECONDS)
