@@ -1,0 +1,1 @@
+"""Both verifiers, in running servers, against a service whose answers can be forged."""
