@@ -14,6 +14,7 @@ from app.context import App, Context, signing_keys
 from app.database.client import inspect
 from app.http import cors
 from app.http.problems import ProblemHandler
+from app.models import keys as key_store
 from app.models import users as user_store
 from app.openapi import page
 from app.openapi.document import document
@@ -21,12 +22,14 @@ from app.refusals import refusal
 from app.security import sanic_jwt_adapter
 from app.server import descriptors, startup, supervisor
 from app.server.routing import Router
-from app.views import auth, hello, operations, recovery, registration, users
+from app.tokens.key_set import encryption_key_name
+from app.views import auth, discovery, hello, oauth, operations, recovery, registration, users
 from config import Config, ConfigurationError, load
 from config.environments import ProductionConfig
 from config.product import NAME
 
-VIEWS = (hello, auth, users, operations)
+FOR_VIEWS = {"METRICS", "METRICS_TOKEN", "OAUTH_PASSWORD_GRANT", "PUBLIC_URL"}
+VIEWS = (hello, auth, users, oauth, discovery, operations)
 
 
 def create_app(args: object = None, *, config: Config | None = None, name: str = NAME) -> App:
@@ -65,13 +68,17 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
     cors.enable(app, origins=config.CORS_ORIGINS, request_headers=config.CORS_HEADERS)
     sanic_jwt_adapter.initialize(app, signing_keys(config)[0])
     _add_routes(app, config)
-    app.config.update(METRICS=config.METRICS, METRICS_TOKEN=config.METRICS_TOKEN)  # for views/operations
+    app.config.update(config.model_dump(include=FOR_VIEWS) | {"ISSUER": config.issuers[0]})
 
     @app.before_server_start
     async def start(app: App) -> None:
         _refuse_asgi(app)
         await app.ctx.open(config)
         app.ctx.send_mails()
+
+    @app.before_server_stop
+    async def stop_waiting(app: App) -> None:
+        app.ctx.stop_waiting()
 
     @app.after_server_stop
     async def stop(app: App) -> None:
@@ -120,11 +127,13 @@ def _check(config: Config) -> None:
 
     Exits with a message if not.
     """
+    keys = [config.ENCRYPTION_KEY or "", *config.ENCRYPTION_PREVIOUS_KEYS]
+    names = [encryption_key_name(key.encode()) for key in keys]
     reason, warning = inspect(
         config.MONGO_URI,
         default_name=NAME,
         timeout_seconds=config.MONGO_TIMEOUT_SECONDS,
-        refuse=user_store.startup_error,
+        refuse=lambda database: user_store.startup_error(database) or key_store.startup_error(database, names),
         warn=user_store.startup_warning,
     )
     if reason:

@@ -11,7 +11,7 @@ import sys
 import unicodedata
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pymongo.errors import PyMongoError
 
@@ -21,12 +21,17 @@ from app.mail.errors import MailError
 from app.models.users import LastAdmin, User, UsernameTaken
 from app.schemas.users import USERNAME
 from app.security.administration import COMMAND_LINE, UserNotFound
+from app.security.key_errors import ChangedMeanwhile, NextKeyTooYoung, UnknownKid
 from app.security.passwords import WeakPassword
+from app.tokens.key_set import ALGORITHMS
 from config import texts
 
 PAGE = 500
 UNTYPABLE = ("Cc", "Cs")  # categories: control characters, and surrogates for bytes that are not UTF-8
 LINE_LENGTH = 4096  # characters of standard input; passwords are shorter
+
+if TYPE_CHECKING:
+    from app.security.keys import SigningKeys
 
 Services = Callable[[], AbstractAsyncContextManager[Context]]
 
@@ -68,13 +73,47 @@ class Commands:
     async def mail_test(self, to: str = "") -> None:
         """Send a test mail to an address, past the outbox."""
         async with self._opened(to) as ctx:
-            if ctx.outbox is None:
+            if ctx.mail is None:
                 _exit("SMTP_URL is not set, so the service sends no mail")
             try:
-                await ctx.send_test_mail(to)
+                await ctx.mail.test(to)
             except MailError as error:
                 _exit(f"the mail was not sent: {error}")
             print(f"a mail to {to} was handed over")
+
+    async def rotate_key(self, algorithm: str = "", now: bool = False) -> None:
+        """Let the next signing key sign, and publish another next one.
+
+        Make the first keys if there are none.
+
+        The algorithm is JWT_ALGORITHM, or EdDSA while that is HS256. --now does not wait until others know the key.
+        """
+        async with self._with_keys() as keys:
+            algorithm = algorithm or keys.algorithm or ALGORITHMS[0]
+            if algorithm not in ALGORITHMS:
+                _exit(f"--algorithm is one of {', '.join(ALGORITHMS)}", code=2)
+            print(f"the key {await keys.rotate(algorithm, now=now)} signs")
+
+    async def drop_key(self, kid: str = "", now: bool = False) -> None:
+        """Refuse all tokens that a key has signed, everywhere.
+
+        The next key signs from then on.
+
+        --now does not wait until others know the next key.
+        """
+        if not kid:
+            _exit("--kid=... is required; /.well-known/jwks.json lists the keys", code=2)
+        async with self._with_keys() as keys:
+            await keys.drop(kid, now=now)
+            print(f"the key {kid} is dropped, and its tokens are refused")
+
+    async def rewrap(self) -> None:
+        """Encrypt all stored secrets with the current ENCRYPTION_KEY."""
+        async with self._with_keys() as keys:
+            rewrapped = await keys.rewrap()
+            print(f"{rewrapped.done} secrets were encrypted again, {rewrapped.left} are left under other keys")
+            if rewrapped.left:
+                _exit("run it again with the keys that are missing in ENCRYPTION_PREVIOUS_KEYS")
 
     async def disable_user(self, username: str = "") -> None:
         """Disable a user.
@@ -129,6 +168,20 @@ class Commands:
                 after = page[-1].id
 
     @asynccontextmanager
+    async def _with_keys(self) -> AsyncIterator["SigningKeys"]:
+        async with self._opened() as ctx:
+            if ctx.keys is None:
+                _exit("ENCRYPTION_KEY is not set, so there are no keys")
+            try:
+                yield ctx.keys.signing
+            except NextKeyTooYoung:
+                _exit("others may not know the next key yet: wait for SIGNING_KEY_LEAD_SECONDS, or use --now")
+            except UnknownKid:
+                _exit("there is no such key; /.well-known/jwks.json lists the keys")
+            except ChangedMeanwhile:
+                _exit("the keys were changed at the same moment: run it again")
+
+    @asynccontextmanager
     async def _opened(self, username: str = "") -> AsyncIterator[Context]:
         try:
             async with self._services() as ctx:
@@ -152,6 +205,9 @@ def register(app: App, services: Services) -> None:
         commands.create_admin,
         commands.set_password,
         commands.mail_test,
+        commands.rotate_key,
+        commands.drop_key,
+        commands.rewrap,
         commands.disable_user,
         commands.enable_user,
         commands.end_sessions,

@@ -25,7 +25,7 @@ from app.models import attempts, one_time_tokens, outbox, sessions, users
 from app.models.attempts import Attempts, MemoryAttempts, MongoAttempts
 from app.models.one_time_tokens import OneTimeTokens
 from app.models.outbox import Outbox
-from app.models.sessions import Sessions
+from app.models.sessions import LONGEST_TOKEN_SECONDS, Sessions
 from app.models.users import Users
 from app.security.accounts import Accounts
 from app.security.administration import Administration
@@ -43,14 +43,15 @@ from app.security.throttle import Limits, Throttle
 from app.server.connections import Connections
 from app.server.descriptors import capacity
 from app.tokens.access import AccessTokens
+from app.tokens.key_set import KeySet
 from app.tokens.one_time import Codes
 from app.tokens.refresh import RefreshTokens
 from config import Config
-from config.addresses import smtp_server
 from config.product import NAME, SLUG
 
 if TYPE_CHECKING:
-    from app.mail.sender import Sender
+    from app.capabilities.keys import Keys
+    from app.capabilities.mail import Mail
 
 FEED_SHARE = 0.4  # of REVOCATION_STALE_SECONDS, for one look at the feed
 INTERRUPTED_POLLS = 3  # between two looks for interrupted logouts: they are rare, and were not acknowledged
@@ -78,14 +79,14 @@ class Context:
     outbox: Outbox | None = None
     emails: Emails
     recovery: Recovery
+    mail: "Mail | None" = None
+    keys: "Keys | None" = None
     cors: Cors | None = None
     draining = False  # the worker is stopping, and serves until the load balancer has noticed
 
     def __init__(self) -> None:
         self.connections = Connections()
         self._background: list[asyncio.Task[None]] = []
-        self._sender: Sender | None = None
-        self._send_test_mail: Callable[[str], Awaitable[None]]
         self.reports = Reports()
 
     async def open(self, config: Config) -> None:
@@ -98,35 +99,39 @@ class Context:
         self.connections = Connections(capacity(config.CONNECTIONS_PER_WORKER))
         await self.passwords.prepare()
         await self._measure()
-        await self._attempt(self.database.check, self._follow)
+        repeated = [
+            ("following revocations", self._follow, 1),
+            ("finishing interrupted logouts", self._finish_interrupted, INTERRUPTED_POLLS),
+            ("measuring", self._measure, 1),
+            ("logging repeated events", self._log_repeated, 1),
+        ]
+        if self.keys:
+            repeated.append(("following keys", self.keys.signing.follow, 1))
+        await self._attempt(self.database.check, self._follow, *([self.keys.signing.follow] if self.keys else []))
         self._background = [
             asyncio.create_task(
                 repeat(task, seconds=polls * config.REVOCATION_POLL_SECONDS, name=name, reports=self.reports)
             )
-            for name, task, polls in (
-                ("following revocations", self._follow, 1),
-                ("finishing interrupted logouts", self._finish_interrupted, INTERRUPTED_POLLS),
-                ("measuring", self._measure, 1),
-                ("logging repeated events", self._log_repeated, 1),
-            )
+            for name, task, polls in repeated
         ]
-
-    async def send_test_mail(self, to: str) -> None:
-        """Send a mail past the outbox. Raises MailError."""
-        await self._send_test_mail(to)
 
     def send_mails(self) -> None:
         """Send what is in the outbox until the worker stops."""
-        if self._sender:
-            self._background.append(asyncio.create_task(self._sender.run()))
+        if self.mail:
+            self._background.append(asyncio.create_task(self.mail.sender.run()))
+
+    def stop_waiting(self) -> None:
+        """Answer those who wait for news, because the worker stops."""
+        if self.keys:
+            self.keys.feed.close()
 
     async def close(self) -> None:
         """Stop the background tasks, and close the hashing threads and the database."""
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        if self._sender:
-            await self._sender.close()
+        if self.mail:
+            await self.mail.sender.close()
         audit.flush(everything=True)
         self.passwords.close()
         await self.feed.close()
@@ -173,16 +178,19 @@ class Context:
             MemoryAttempts() if in_memory else MongoAttempts(self.database.collection("attempts", attempts.INDEXES))
         )
         self.throttle = self._throttle(config)
+        key_set = KeySet(hmac_signs=config.JWT_ALGORITHM == "HS256") if config.ENCRYPTION_KEY else None
         access_tokens = AccessTokens(
             keys,
-            issuers=[config.ISSUER, *config.PREVIOUS_ISSUERS],
+            issuers=config.issuers,
             audience=SLUG,
             lifetime_seconds=config.ACCESS_TOKEN_SECONDS,
+            key_set=key_set,
         )
         self.revocations = Revocations(
             self.sessions,
             stale_seconds=config.REVOCATION_STALE_SECONDS,
-            lifetime_seconds=config.ACCESS_TOKEN_SECONDS,
+            # Other services do not know a lowered lifetime, and accept tokens of the former one.
+            lifetime_seconds=LONGEST_TOKEN_SECONDS if key_set else config.ACCESS_TOKEN_SECONDS,
             overlap_seconds=config.MONGO_TIMEOUT_SECONDS,
         )
         self.authenticator = Authenticator(access_tokens, self.revocations, step_up_seconds=config.STEP_UP_SECONDS)
@@ -218,14 +226,13 @@ class Context:
             self.outbox,
         )
         self.administration = Administration(self.users, self.sessions, self.passwords, self.generations)
+        if key_set:
+            self._open_keys(config, key_set)
         if self.outbox:
             self._open_mail(config, Codes(keys, product=SLUG), self.outbox, notices)
 
     def _open_mail(self, config: Config, codes: Codes, outbox: Outbox, notices: Notices) -> None:
-        from app.mail.messages import message
-        from app.mail.sender import Sender
-        from app.mail.smtp import Server, Smtp
-        from app.security.mailings import Mailings
+        from app.capabilities.mail import Mail
 
         transactions = self.database.transactions
         self.emails = Emails(
@@ -250,25 +257,13 @@ class Context:
             self.administration,
             transactions,
         )
-        server = smtp_server(config.SMTP_URL or "")
-        smtp = Smtp(Server(server.host, server.port, server.username, server.password, server.tls))
-        sender = config.MAIL_FROM or ""
+        self.mail = Mail(config, self.users, self.one_time_tokens, codes, outbox, self.attempts, self.reports)
 
-        async def send_test_mail(to: str) -> None:
-            await smtp.send(message("test", sender=sender, to=to, facts={"product": NAME}))
+    def _open_keys(self, config: Config, key_set: KeySet) -> None:
+        from app.capabilities.keys import Keys
 
-        self._send_test_mail = send_test_mail
-        mailings = Mailings(
-            self.users,
-            self.one_time_tokens,
-            codes,
-            self.attempts,
-            sender=sender,
-            product=NAME,
-            links=config.ACCOUNT_URL or f"{config.PUBLIC_URL}/account",
-            per_minute=config.MAILS_PER_MINUTE,
-        )
-        self._sender = Sender(outbox, smtp, mailings.compose, self.reports)
+        self.keys = Keys(config, key_set, self.database, self.sessions, self.revocations)
+        self.authenticator.read_keys = self.keys.signing.read_soon
 
     def _throttle(self, config: Config) -> Throttle:
         return Throttle(
@@ -304,6 +299,8 @@ class Context:
                 with suppress(EndingsUnfinished):
                     await self._finish_interrupted()
             await self.revocations.catch_up()
+            if self.keys and self.keys.signs_with(self.revocations.dropped_keys):
+                await self.keys.signing.follow()
         finally:
             metrics.revocations_proven_at.set(self.revocations.proven_at)
 
@@ -322,6 +319,11 @@ class Context:
 
 App: TypeAlias = Sanic[SanicConfig, Context]
 Request: TypeAlias = sanic.Request[App, Any]
+
+
+def published_keys(request: Request) -> "Keys | None":
+    """Return the keys for other services, if they are switched on."""
+    return request.app.ctx.keys
 
 
 def signing_keys(config: Config) -> list[bytes]:

@@ -48,8 +48,20 @@ class Config(BaseModel):
     JWT_PREVIOUS_SECRET_KEYS: Keys = Field(default=[], repr=False)
 
     # The `iss` claim (RFC 7519). The first signs; the previous ones still verify, so that a change ends no session.
-    ISSUER: Issuer = SLUG
+    ISSUER: Issuer | None = None  # default: PUBLIC_URL, or the product's name without it
     PREVIOUS_ISSUERS: list[Issuer] = []
+
+    # The signature of access tokens. Other services can verify the asymmetric ones; their keys are in the database.
+    JWT_ALGORITHM: Literal["HS256", "EdDSA", "ES256"] = "HS256"
+    # Encrypts what the database must not show, such as private keys. The previous ones still decrypt.
+    ENCRYPTION_KEY: Key | None = Field(default=None, repr=False)
+    ENCRYPTION_PREVIOUS_KEYS: Keys = Field(default=[], repr=False)
+    SIGNING_KEY_DAYS: Annotated[float, Bounds(0.00001, 400, "a key that leaks unnoticed forges tokens for as long")] = (
+        30
+    )
+    # A key is published for so long before it signs. Clients cache public keys: jose for ten minutes.
+    SIGNING_KEY_LEAD_SECONDS: Annotated[float, Bounds(1, DAY, "a rotation takes at least as long")] = 15 * 60
+    OAUTH_PASSWORD_GRANT: bool = True  # whether /oauth/token takes passwords (RFC 6749 section 4.3)
 
     ACCESS_TOKEN_SECONDS: Annotated[int, Bounds(1, HOUR, "a stolen access token works for as long")] = 15 * 60
     REFRESH_TOKEN_SECONDS: Annotated[int, SESSION] = 14 * DAY  # a session that is not refreshed for this long expires
@@ -163,6 +175,11 @@ class Config(BaseModel):
     ) = None
     REAL_IP_HEADER: FieldName | None = None
     FORWARDED_SECRET: HeaderSecret | None = Field(default=None, repr=False)
+
+    @property
+    def issuers(self) -> list[str]:
+        """The issuer of new tokens, then those whose tokens are still accepted."""
+        return [self.ISSUER or self.PUBLIC_URL or SLUG, *self.PREVIOUS_ISSUERS, *([] if self.ISSUER else [SLUG])]
 
     @field_validator("*", mode="before")
     @classmethod

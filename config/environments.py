@@ -9,6 +9,7 @@ from config.base import STOP, Config
 from config.mongo_uri import check_uri, check_verified
 from config.product import NAME
 from config.values import (
+    DAY,
     HOUR,
     MAX_ATTEMPTS,
     Bounds,
@@ -79,6 +80,10 @@ class ProductionConfig(Config):
     REVOCATION_STALE_SECONDS: Annotated[
         float, Bounds(1, 60, "while the database cannot be reached, an ended session is active for as long")
     ] = 10
+    SIGNING_KEY_DAYS: Annotated[float, Bounds(1, 400, "a key that leaks unnoticed forges tokens for as long")] = 30
+    SIGNING_KEY_LEAD_SECONDS: Annotated[
+        float, Bounds(15 * 60, DAY, "clients cache public keys for ten minutes and more, and refuse those they lack")
+    ] = 15 * 60
     SMTP_URL: ProtectedSmtpUrl | None = Field(default=None, repr=False)
     PUBLIC_URL: SecureUrl | None = None
     ACCOUNT_URL: SecureUrl | None = None

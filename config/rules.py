@@ -53,6 +53,21 @@ RULES = (
         "is missing: with SMTP_URL, mails contain links to the service",
     ),
     Rule(
+        ("ENCRYPTION_KEY", "JWT_ALGORITHM"),
+        lambda key, algorithm: key is None and algorithm != "HS256",
+        "is missing: with an asymmetric JWT_ALGORITHM, private keys are stored",
+    ),
+    Rule(
+        ("PUBLIC_URL", "JWT_ALGORITHM"),
+        lambda url, algorithm: url is None and algorithm != "HS256",
+        "is missing: with an asymmetric JWT_ALGORITHM, other services find the keys by it",
+    ),
+    Rule(
+        ("ENCRYPTION_KEY", "JWT_SECRET_KEY", "JWT_PREVIOUS_SECRET_KEYS"),
+        _among,
+        "is also a key that signs",
+    ),
+    Rule(
         ("ACCOUNT_URL", "SMTP_URL", "PAGES"),
         lambda url, server, pages: server is not None and url is None and not pages,
         "is missing: with SMTP_URL and without PAGES, links in mails need pages of yours",

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import ClassVar
 
 import jwt
 import pytest
@@ -272,6 +273,8 @@ def test_token_verification_cost_does_not_grow_with_the_number_of_tokens(
 
 class NoRevocations:
     """Revocations that contain no ended session."""
+
+    dropped_keys: ClassVar[set[str]] = set()
 
     def stale(self) -> bool:
         """Return that the revocation data is current."""

@@ -27,22 +27,24 @@ MAY_IMPORT: dict[str, set[str]] = {
         "refusals",
         "security",
         "server",
+        "tokens",
         "views",
     },
-    "commands": {"config", "context", "database", "mail", "models", "schemas", "security"},
+    "commands": {"config", "context", "database", "mail", "models", "schemas", "security", "tokens"},
     "context": {
         "background",
+        "capabilities",
         "config",
         "database",
         "http",
         "logs",
-        "mail",
         "metrics",
         "models",
         "security",
         "server",
         "tokens",
     },
+    "capabilities": {"config", "database", "mail", "models", "security", "tokens"},
     "refusals": {"database", "http", "models", "security", "tokens"},
     "views": {"context", "http", "metrics", "models", "openapi", "schemas", "security"},
     "schemas": {"clocks", "http", "models", "tokens"},
@@ -62,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
 }
 # Imported when they are switched on, so that they cost nothing otherwise.
-OPTIONAL = {"app.mail.messages", "app.mail.sender", "app.mail.smtp", "app.security.mailings", "email_validator"}
+OPTIONAL = {"app.capabilities.keys", "app.capabilities.mail", "app.security.keys", "app.tokens.keys", "email_validator"}
 EXTERNAL = {
     "motor": {"database"},
     "sanic_jwt": {"security", "views"},

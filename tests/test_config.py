@@ -256,6 +256,7 @@ def test_settings_are_immutable(instance: Path) -> None:
 
 # Invisible characters
 
+ENCRYPTION_SECRET = hashlib.sha256(b"fourth").hexdigest()
 INVISIBLE = [
     "\r",
     "\n",
@@ -274,6 +275,8 @@ INVISIBLE = [
 ]
 TEXTS = {
     "JWT_SECRET_KEY": SECRET,
+    "JWT_ALGORITHM": "ES256",
+    "ENCRYPTION_KEY": ENCRYPTION_SECRET,
     "ISSUER": "my-service",
     "MONGO_URI": "mongodb://user:word@db,db2/x?replicaSet=rs0",
     "LOGIN_FAILURES_PER_PAIR": "5/15minutes",
@@ -293,10 +296,11 @@ TEXTS = {
     "REAL_IP_HEADER": "X-Real-IP",
     "FORWARDED_SECRET": PROXY_SECRET,
 }
-# What SMTP_URL needs.
-MAIL = {f"APP_{name}": str(TEXTS[name]) for name in ("MAIL_FROM", "PUBLIC_URL")}
+# What SMTP_URL and JWT_ALGORITHM need.
+MAIL = {f"APP_{name}": str(TEXTS[name]) for name in ("MAIL_FROM", "PUBLIC_URL", "ENCRYPTION_KEY")}
 LISTS = {
     "JWT_PREVIOUS_SECRET_KEYS": [SECRET[::-1], OTHER_SECRET],
+    "ENCRYPTION_PREVIOUS_KEYS": [ENCRYPTION_SECRET[::-1]],
     "PREVIOUS_ISSUERS": ["first", "second"],
     "CORS_ORIGINS": ["https://a.example", "https://b.example"],
     "CORS_HEADERS": ["authorization", "content-type"],

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from app.background import repeat
 from app.database.time_limit import TimeLimit
 from app.http.codes import Code
+from app.http.forms import FORM
 from app.http.problems import ProblemDetails
 from app.openapi import page
 from app.security.generations import Generations
@@ -70,7 +71,7 @@ def test_protected_routes_ask_for_a_bearer_token(service: Service, description: 
     for (method, path), described in operations(description).items():
         examples = {one["name"]: one.get("example") for one in described.get("parameters", [])}
         locked = service(method.upper(), path.format(**examples)).status_code == 401
-        assert described["security"] == ([{"bearerAuth": []}] if locked else [])
+        assert described["security"] == ([{"password": []}, {"bearerAuth": []}] if locked else [])
         assert locked <= ("401" in described["responses"])
 
 
@@ -83,8 +84,8 @@ def test_every_referenced_schema_exists(description: Document) -> None:
 def test_bodies_are_described(description: Document) -> None:
     """An operation has a body exactly if its handler reads one."""
     for route, handler in HANDLERS.items():
-        reads = "read" in inspect.unwrap(handler).__code__.co_names
-        assert reads == ("requestBody" in operations(description)[route])
+        reads = {"read", "read_form"} & set(inspect.unwrap(handler).__code__.co_names)
+        assert bool(reads) == ("requestBody" in operations(description)[route])
     shape = description["components"]["schemas"]["Registration"]
     assert shape["required"] == ["username", "password"]
     assert shape["additionalProperties"] is False
@@ -189,12 +190,13 @@ def test_operations_that_use_the_database_can_be_unavailable(
 
     for (method, path), described in operations(description).items():
         parameters = {one["name"]: one.get("example") for one in described.get("parameters", [])}
-        body = described.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
         tokens = appoint().tokens
-        known = {"refresh_token": tokens["refresh_token"]}
-        options = (
-            {"json": {**example(resolved(description, body)), **(known if "refresh" in path else {})}} if body else {}
-        )
+        known = {"refresh_token": tokens["refresh_token"], "token": tokens["refresh_token"]}
+        options = {}
+        for media_type, content in described.get("requestBody", {}).get("content", {}).items():
+            body = example(resolved(description, content["schema"]))
+            body |= {name: value for name, value in known.items() if name in body and "/auth/reset" not in path}
+            options["data" if media_type == FORM else "json"] = body
         with monkeypatch.context() as patched:
             patched.setattr(TimeLimit, "apply", recording)
             asked.clear()

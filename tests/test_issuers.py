@@ -35,7 +35,7 @@ def test_tokens_of_another_deployment_with_the_same_key_are_rejected(config: Con
     staging = config.model_copy(update={"ISSUER": "https://staging.example"})
     with Service(staging) as service:
         assert service("GET", "/tests/secret", token=alice.tokens["access_token"]).status_code == 401
-    both = config.model_copy(update={"ISSUER": "https://staging.example", "PREVIOUS_ISSUERS": [config.ISSUER]})
+    both = config.model_copy(update={"ISSUER": "https://staging.example", "PREVIOUS_ISSUERS": [config.issuers[0]]})
     with Service(both) as service:
         assert service("GET", "/tests/secret", token=alice.tokens["access_token"]).status_code == 200
 

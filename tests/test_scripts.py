@@ -115,7 +115,9 @@ def kill_main(server: Command) -> None:
 
 def test_the_first_start_makes_a_random_secret_that_only_its_owner_reads(newcomer: Newcomer) -> None:
     assert stat.S_IMODE(newcomer.config.stat().st_mode) == 0o600
-    assert re.fullmatch(r"JWT_SECRET_KEY = '[\w-]{64}'\n", newcomer.config.read_text())
+    secret = r"'[\w-]{64}'\n"
+    content = newcomer.config.read_text()
+    assert re.fullmatch(rf'JWT_SECRET_KEY = {secret}ENCRYPTION_KEY = {secret}JWT_ALGORITHM = "EdDSA".*\n', content)
 
 
 def test_the_lines_it_prints_can_be_pasted(newcomer: Newcomer) -> None:

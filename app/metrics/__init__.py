@@ -30,8 +30,8 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 # Each counter starts at 0, or Prometheus would miss the first event.
 EVENTS = (
     "access_changed",
-    "deleted",
     "code_rejected",
+    "deleted",
     "disabled",
     "email_claimed",
     "email_removed",
@@ -39,6 +39,9 @@ EVENTS = (
     "email_verified",
     "enabled",
     "forbidden",
+    "key_dropped",
+    "key_rotated",
+    "keys_made",
     "logged_in",
     "logged_out",
     "logged_out_everywhere",

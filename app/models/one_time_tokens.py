@@ -80,7 +80,7 @@ class OneTimeTokens:
         await self._put(_code_id(purpose, user.id), given, lifetime)
 
     async def alive(self, purpose: str, user_id: str, *, besides: str) -> int:
-        """Return for how many mails, besides one, there are tokens of a user that can still be used."""
+        """Return for how many mails, besides one, a user has usable tokens."""
         query = {"user_id": user_id, "purpose": purpose, "mail": {"$ne": besides}, **UNEXPIRED}
         found = await self._tokens.find(query, {"mail": 1}, limit=100)
         return len({document["mail"] for document in found})

@@ -105,7 +105,7 @@ class Outbox:
         await self._add(f"code {user.id}", Kind.CODE, {**given, "facts": {}}, fresh)
 
     async def add_reset(self, key: str) -> None:
-        """Send a reset to the user who has verified the address with this key, if there is one.
+        """Send a reset to the user who has verified this address, if any.
 
         The same write whether there is such a user or not (user enumeration). Rows are named by the address, so that
         any number of requests for one address is one row.
@@ -173,7 +173,7 @@ class Outbox:
         await self._mails.update_one({"_id": mail.id, "claim": mail.claim}, [{"$set": later}])
 
     async def bury(self, mail: Mail, reason: str) -> None:
-        """Keep a row that cannot be sent for a while, so that operators can see it (dead letter)."""
+        """Keep a row that cannot be sent for a while (dead letter)."""
         gone = {"dead": {"$literal": reason}, "due": None, "remove_at": {"$add": ["$$NOW", _milliseconds(KEEP_DEAD)]}}
         await self._mails.update_one({"_id": mail.id, "claim": mail.claim}, [{"$set": gone}])
 

@@ -6,12 +6,14 @@ All times are the database's own ($$NOW), so that the clocks of the service's ma
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId, Timestamp
 from pymongo import DESCENDING, IndexModel
+from pymongo.errors import DuplicateKeyError
 
 from app.database.collection import Collection, Document
 from app.database.failures import OwnError
@@ -22,13 +24,15 @@ from app.models.users import Access, User
 # An ended session is stored until no access token of it can be valid: ACCESS_TOKEN_SECONDS is at most an hour, and no
 # token outlives its session, both by the clock of the machine that issued it.
 CLOCKS_DIFFER_SECONDS = 600
-KEEP_ENDED_SECONDS = 3600 + CLOCKS_DIFFER_SECONDS
+LONGEST_TOKEN_SECONDS = 3600
+KEEP_ENDED_SECONDS = LONGEST_TOKEN_SECONDS + CLOCKS_DIFFER_SECONDS
 # The times of the latest rotations are stored; older tokens are never within the grace period.
 ROTATIONS_REMEMBERED = 8
 FEED_PAGE = 5000
 INTERRUPTED_PAGE = 100
 LIST_LENGTH = 1000
 SESSION_ID = re.compile(r"[\w-]{22}", re.ASCII)  # 128 bits in Base64url
+KEY_PREFIX = "key "  # of a dropped key's id in the feed, followed by the key's name
 
 INDEXES = [
     IndexModel("user_id"),
@@ -275,6 +279,15 @@ class Sessions:
         if ids:
             await self._sessions.update_many({"_id": {"$in": ids}, "ended": None}, END)
         return ids
+
+    async def end_key(self, kid: str) -> None:
+        """Put a dropped signing key into the feed.
+
+        All workers hear of it with the same promise as of a session. Not as part of a transaction, since its place is
+        taken when it is written. Once more does not move the place.
+        """
+        with suppress(DuplicateKeyError):  # it is there
+            await self._sessions.find_one_and_update({"_id": f"{KEY_PREFIX}{kid}", **NOT_ENDED}, END, upsert=True)
 
     async def discard(self, session_id: str) -> None:
         """Remove a session of which no token was issued."""

@@ -19,13 +19,14 @@ from app.openapi.responses import HEADERS, headers_of, refusals, shared_response
 VERSION = "1.0.0"
 ABOUT = """An asynchronous JSON API with user accounts.
 
-**Try it:** register, copy the `access_token` of the response, press *Authorize* and paste it. All further requests from
-this page then present the token.
+**Try it:** register, press *Authorize*, and type the username and the password. All further requests from this page
+then present a token.
 
 Every error is `application/problem+json` (RFC 9457) with a stable `code`. Each operation lists the codes that it can
 answer with; the [page of errors](docs/errors) says what to do about each.
 """
-BEARER = "bearerAuth"
+BEARER, PASSWORD = "bearerAuth", "password"
+ERROR = 400  # from this status on
 SCHEMAS = "#/components/schemas"
 
 Document = dict[str, Any]
@@ -70,6 +71,7 @@ class Route:
 def document(app: Sanic[Any, Any]) -> Document:
     """Return the description of every operation, with its shapes under their names."""
     routes = _routes(app)
+    security: list[Document] = [{name: []} for name in _security_schemes(app)]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -84,19 +86,12 @@ def document(app: Sanic[Any, Any]) -> Document:
             {"name": tag, "description": description}
             for tag, description in {route.tag: route.tag_description for route in routes}.items()
         ],
-        "paths": _paths(routes),
+        "paths": _paths(routes, security),
         "components": {
             "schemas": _shapes([route.operation for route in routes]),
             "responses": shared_responses(),
             "headers": HEADERS,
-            "securitySchemes": {
-                BEARER: {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "bearerFormat": "JWT",
-                    "description": "The `access_token` of a registration, a login or a refresh.",
-                }
-            },
+            "securitySchemes": _security_schemes(app),
         },
     }
 
@@ -124,14 +119,31 @@ def _routes(app: Sanic[Any, Any]) -> list[Route]:
     return [route for *_, route in sorted(found, key=lambda one: one[:2])]
 
 
-def _paths(routes: list[Route]) -> dict[str, dict[str, Document]]:
+def _security_schemes(app: Sanic[Any, Any]) -> Document:
+    """Return how requests can be authenticated: by a token, which the page can fetch for a password (RFC 6749)."""
+    bearer = {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "The `access_token` of a registration, a login or a refresh.",
+    }
+    urls = {"tokenUrl": "oauth/token", "refreshUrl": "oauth/token"}  # relative to the server, as all paths
+    password = {
+        "type": "oauth2",
+        "description": "Log in with username and password; the client id and secret stay empty.",
+        "flows": {"password": {**urls, "scopes": {}}},
+    }
+    return {PASSWORD: password, BEARER: bearer} if app.config.OAUTH_PASSWORD_GRANT else {BEARER: bearer}
+
+
+def _paths(routes: list[Route], security: list[Document]) -> dict[str, dict[str, Document]]:
     paths: dict[str, dict[str, Document]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method] = _operation(route)
+        paths.setdefault(route.path, {})[route.method] = _operation(route, security)
     return paths
 
 
-def _operation(route: Route) -> Document:
+def _operation(route: Route, security: list[Document]) -> Document:
     operation = route.operation
     described: Document = {
         "tags": [route.tag],
@@ -139,14 +151,23 @@ def _operation(route: Route) -> Document:
         "summary": operation.summary,
         "description": operation.description,
         "parameters": [*_in_path(operation), *_in_query(operation)],
-        "requestBody": {"required": True, "content": _content(operation.body)} if operation.body else None,
+        "requestBody": {"required": True, "content": _content(operation.body, operation.media_type)}
+        if operation.body
+        else None,
         "responses": {
-            **{str(status): _success(status, shape) for status, shape in operation.responses.items()},
-            **refusals(operation.codes),
+            **{str(status): _success(status, shape) for status, shape in operation.responses.items() if status < ERROR},
+            **refusals(
+                operation.codes,
+                {
+                    str(status): _content(shape)
+                    for status, shape in operation.responses.items()
+                    if shape and status >= ERROR
+                },
+            ),
         },
     }
-    security: Document = {"security": [{BEARER: []}] if operation.protected else []}
-    return {name: part for name, part in described.items() if part} | security
+    required: Document = {"security": security if operation.protected else []}
+    return {name: part for name, part in described.items() if part} | required
 
 
 def _in_path(operation: Operation) -> Iterator[Document]:
@@ -164,8 +185,8 @@ def _in_query(operation: Operation) -> Iterator[Document]:
             yield {"name": name, "in": "query", "required": False, "allowEmptyValue": True, "schema": schema}
 
 
-def _content(shape: type[BaseModel]) -> Document:
-    return {"application/json": {"schema": {"$ref": f"{SCHEMAS}/{shape.__name__}"}}}
+def _content(shape: type[BaseModel], media_type: str = "application/json") -> Document:
+    return {media_type: {"schema": {"$ref": f"{SCHEMAS}/{shape.__name__}"}}}
 
 
 def _success(status: int, shape: type[BaseModel] | None) -> Document:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from app.http.bodies import BODY_CODES, QUERY_CODES
 from app.http.codes import Code, declared_codes
+from app.http.forms import FORM
 
 OPERATION = "__operation__"  # the attribute that holds a handler's description
 
@@ -27,6 +28,7 @@ class Operation:
     summary: str
     description: str
     body: type[BaseModel] | None
+    media_type: str
     query: type[BaseModel] | None
     path: Mapping[str, Any]
     responses: Mapping[int, type[BaseModel] | None]
@@ -48,6 +50,7 @@ class Operation:
 def describe(
     *,
     body: type[BaseModel] | None = None,
+    form: type[BaseModel] | None = None,
     query: type[BaseModel] | None = None,
     responses: Mapping[int, type[BaseModel] | None],
     refuses: tuple[Code, ...] = (),
@@ -70,7 +73,8 @@ def describe(
         operation = Operation(
             summary=summary,
             description=details.strip(),
-            body=body,
+            body=body or form,
+            media_type=FORM if form else "application/json",
             query=query,
             path=_path_parameters(function),
             responses=responses,

@@ -1,7 +1,7 @@
 """How the description shows refusals: by status, each with its codes as an enum and an example of each."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -50,12 +50,19 @@ def shared_responses() -> Document:
     return {code.value: _response(code.status, [code]) for code in SHARED}
 
 
-def refusals(codes: Iterable[Code]) -> Document:
-    """Return the refusals of an operation with these codes of its own, by status."""
+def refusals(codes: Iterable[Code], others: Mapping[str, Document]) -> Document:
+    """Return the refusals of an operation with these codes of its own, by status.
+
+    `others` has further contents of refusals, which are no problem details, by status.
+    """
     by_status: defaultdict[int, list[Code]] = defaultdict(list)
     for code in dict.fromkeys((*codes, *SHARED)):
         by_status[code.status].append(code)
-    return {str(status): _reference_or_response(status, by_status[status]) for status in sorted(by_status)}
+    found = {str(status): _reference_or_response(status, by_status[status]) for status in sorted(by_status)}
+    for status, content in others.items():
+        response = _response(int(status), by_status[int(status)])
+        found[status] = response | {"content": content | response["content"]}
+    return found
 
 
 def _reference_or_response(status: int, codes: list[Code]) -> Document:

@@ -1,7 +1,7 @@
 """Authenticate requests by their access token, and guard views."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache, wraps
 from typing import Any, TypeVar, cast
 
@@ -13,7 +13,7 @@ from app.http.problems import Problem
 from app.logs.audit import audit_repeated
 from app.security.administration import NotAdministrator
 from app.security.revocations import Revocations
-from app.tokens.access import AccessTokens, Claims, InvalidAccessToken
+from app.tokens.access import AccessTokens, Claims, InvalidAccessToken, UnknownKey
 
 TOKENS_REMEMBERED = 20_000  # with a valid signature
 TOKEN_REQUIRED = answers_with(
@@ -41,18 +41,22 @@ class Authenticator:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._revocations = revocations
+        self._dropped_keys = revocations.dropped_keys
         self._step_up_seconds = step_up_seconds
         self._clock = clock
+        self.read_keys: Callable[[], Awaitable[None]] | None = None  # of asymmetric keys, if there are any
         # A signature that was valid stays valid. The cache holds no exceptions, so invalid tokens do not fill it.
         self.decode = lru_cache(TOKENS_REMEMBERED)(access_tokens.decode)
 
     def authenticate(self, request: Request) -> Claims:
         """Return the claims of the request's token, without leeway.
 
-        Raises Problem 401, or 503 without fresh news.
+        Raises Problem 401, or 503 without fresh news, and UnknownKey.
         """
         try:
             claims = self.decode(bearer_token(request))
+        except UnknownKey:
+            raise
         except InvalidAccessToken:
             raise Problem(Code.TOKEN_INVALID) from None
         if claims.exp <= self._clock():
@@ -61,7 +65,41 @@ class Authenticator:
             raise Problem(Code.REVOCATIONS_STALE)
         if claims.sid in self._revocations:
             raise Problem(Code.SESSION_ENDED)
+        if self._dropped_keys and claims.kid in self._dropped_keys:
+            raise Problem(Code.TOKEN_INVALID)
         return claims
+
+    async def authenticate_with_new_keys(self, request: Request) -> Claims:
+        """Authenticate after reading the keys.
+
+        Another worker may have made one a moment ago.
+
+        Raises Problem, and pymongo's errors.
+        """
+        if self.read_keys:
+            await self.read_keys()
+        try:
+            return self.authenticate(request)
+        except UnknownKey:
+            raise Problem(Code.TOKEN_INVALID) from None
+
+    async def claims_of(self, token: str) -> Claims | None:
+        """Return the claims of a token that this service has signed.
+
+        Also if it has expired or its session has ended. Raises pymongo's errors.
+        """
+        try:
+            return self.decode(token)
+        except UnknownKey:
+            if self.read_keys is None:
+                return None
+            await self.read_keys()
+        except InvalidAccessToken:
+            return None
+        try:
+            return self.decode(token)
+        except InvalidAccessToken:
+            return None
 
     def require_fresh(self, claims: Claims) -> None:
         """Require that the user authenticated recently (RFC 9470).
@@ -81,8 +119,15 @@ def protected(method: Method) -> Method:
 
     @wraps(method)
     def guarded(view: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
-        request.ctx.claims = request.app.ctx.authenticator.authenticate(request)
+        try:
+            request.ctx.claims = request.app.ctx.authenticator.authenticate(request)
+        except UnknownKey:
+            return with_new_keys(view, request, *args, **kwargs)
         return method(view, request, *args, **kwargs)
+
+    async def with_new_keys(view: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
+        request.ctx.claims = await request.app.ctx.authenticator.authenticate_with_new_keys(request)
+        return await method(view, request, *args, **kwargs)
 
     return TOKEN_REQUIRED(cast("Method", guarded))
 

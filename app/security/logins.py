@@ -1,5 +1,7 @@
 """Log in, refresh and log out: open, continue and end sessions, and issue their tokens."""
 
+from contextlib import suppress
+
 from pymongo.errors import PyMongoError
 from sanic.log import logger
 
@@ -18,6 +20,7 @@ from app.tokens.access import AccessTokens, Claims
 from app.tokens.refresh import InvalidRefreshToken, RefreshTokens
 
 BY_PASSWORD = ("pwd",)  # RFC 8176
+NOT_GRANTED = (WrongCredentials, InvalidRefreshToken, SessionOver, TokenReused)  # what RFC 6749 calls an invalid grant
 
 
 def device(client: Client) -> Device:
@@ -143,6 +146,16 @@ class Logins:
     async def log_out(self, claims: Claims) -> None:
         """End the session of a token."""
         await self.finish_end(claims.sid, claims.sub)
+
+    @shielded
+    async def revoke(self, token: str, claims: Claims | None) -> None:
+        """End the session of a refresh token, or of an access token with these claims (RFC 7009)."""
+        if claims:
+            return await self.finish_end(claims.sid, claims.sub)
+        with suppress(InvalidRefreshToken):
+            session_id, _ = self._refresh_tokens.decode(token)
+            await self.finish_end(session_id, None)
+        return None
 
     async def finish_interrupted(self) -> None:
         """Finish ends of sessions whose worker died after it had started them."""

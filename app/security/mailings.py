@@ -16,7 +16,7 @@ MINUTE, HOUR, DAY = 60, 3600, 24 * 3600
 
 
 class Mailings:
-    """Makes the mail of a row, or nothing if it would be of no use any more.
+    """Makes the mail of a row, unless it is of no use any more.
 
     `links` is the address of the pages that read a token from the fragment, which reaches no server, proxy or log.
     """

@@ -1,18 +1,33 @@
 """Ended sessions, in the memory of every worker, followed in the database."""
 
+import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from bson import Timestamp
 
 from app.clocks import boot_clock
-from app.models.sessions import FEED_PAGE, Sessions
+from app.models.sessions import FEED_PAGE, KEY_PREFIX, Sessions
 
 # Added to the longest lifetime of an access token, for machines whose clocks differ or are set back.
 MARGIN_SECONDS = 300
 BEGINNING = Timestamp(0, 0)
 PROOFS = 4  # begun within the time after which a worker is stale
+
+
+class Observer(Protocol):
+    """Is told what each look has found."""
+
+    def seen(self, page: list[tuple[Timestamp, str]]) -> None:
+        """Take sessions with their places."""
+
+    def looked(self, settled: Timestamp) -> None:
+        """Take the place before which nothing can be missing, after a look."""
+
+    def ended_here(self) -> None:
+        """Take note that this worker has ended a session, which the next look will find."""
 
 
 class Revocations:
@@ -48,6 +63,9 @@ class Revocations:
         self._since = BEGINNING  # the place before which nothing can be missing
         self._looks: deque[tuple[float, Timestamp]] = deque()  # the end of each look, and the last place that it saw
         self.proven_at = -math.inf  # when the last proven look began
+        self.dropped_keys: set[str] = set()
+        self.observer: Observer | None = None
+        self._looking = asyncio.Lock()
 
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._forget_at
@@ -56,8 +74,19 @@ class Revocations:
         return len(self._forget_at)
 
     def add(self, session_id: str) -> None:
-        """Add an ended session, which this worker ended itself or found in the feed."""
+        """Add a session that this worker has ended itself."""
+        self._remember(session_id)
+        if self.observer:
+            self.observer.ended_here()
+
+    def _remember(self, session_id: str) -> None:
         self._forget_at.setdefault(session_id, self._clock() + self._lifetime)
+        if session_id.startswith(KEY_PREFIX):
+            self.dropped_keys.add(session_id.removeprefix(KEY_PREFIX))
+
+    def remembered_seconds(self, session_id: str) -> float:
+        """Return for how long an ended session will be remembered, or 0."""
+        return max(0.0, self._forget_at.get(session_id, -math.inf) - self._clock())
 
     def age(self) -> float:
         """Return the seconds since the last proven look began."""
@@ -72,6 +101,10 @@ class Revocations:
 
         A failed look changes nothing. Raises pymongo's errors.
         """
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         began = self._clock()
         proven = self.age() >= self._stale / PROOFS
         newest = await self._read(proven=proven)
@@ -80,6 +113,8 @@ class Revocations:
             self.proven_at = began
             self._settle(began)
         self._forget(began)
+        if self.observer:
+            self.observer.looked(self._since)
 
     async def _read(self, *, proven: bool) -> Timestamp:
         """Add the sessions of the feed from the settled place on, and return the last place."""
@@ -87,7 +122,9 @@ class Revocations:
         while True:
             page = await self._sessions.ended_since(since, proven=proven)
             for _, session_id in page:
-                self.add(session_id)
+                self._remember(session_id)
+            if self.observer:
+                self.observer.seen(page)
             if page:
                 since, _ = page[-1]
             if len(page) < FEED_PAGE:
@@ -106,3 +143,4 @@ class Revocations:
             expired.append(session_id)
         for session_id in expired:
             del self._forget_at[session_id]
+            self.dropped_keys.discard(session_id.removeprefix(KEY_PREFIX))

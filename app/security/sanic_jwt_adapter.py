@@ -9,7 +9,8 @@ from sanic_jwt.configuration import ConfigItem
 from app.http.codes import Code
 from app.http.problems import Problem, problem_response
 from app.logs.audit import audit_repeated
-from app.tokens.access import Claims
+from app.security.authentication import Authenticator
+from app.tokens.access import Claims, UnknownKey
 
 
 class Item(ConfigItem):
@@ -61,11 +62,11 @@ class Authentication(sanic_jwt.Authentication):
     async def _check_authentication(
         self, request: Request, request_args: Any, request_kwargs: Any
     ) -> tuple[bool, int, None]:
-        request.ctx.claims = self._authenticate(request)
+        request.ctx.claims = await self._authenticate(request)
         return True, 200, None
 
     async def _verify(self, request: Request, return_payload: bool = False, **_: Any) -> Any:
-        claims = self._authenticate(request)
+        claims = await self._authenticate(request)
         return claims.model_dump(exclude_unset=True) if return_payload else (True, 200, None)
 
     async def extract_scopes(self, request: Request) -> list[str]:
@@ -82,9 +83,12 @@ class Authentication(sanic_jwt.Authentication):
         raise NotImplementedError("access tokens are issued by Logins, with their session")
 
     @staticmethod
-    def _authenticate(request: Request) -> Claims:
-        claims: Claims = request.app.ctx.authenticator.authenticate(request)
-        return claims
+    async def _authenticate(request: Request) -> Claims:
+        authenticator: Authenticator = request.app.ctx.authenticator
+        try:
+            return authenticator.authenticate(request)
+        except UnknownKey:
+            return await authenticator.authenticate_with_new_keys(request)
 
 
 def initialize(app: Sanic[Any, Any], key: bytes) -> None:

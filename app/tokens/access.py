@@ -1,4 +1,4 @@
-"""Access tokens: JWTs (RFC 9068), signed with HS256."""
+"""Access tokens: JWTs (RFC 9068), signed with HS256, or with an asymmetric key that other services can verify."""
 
 import hashlib
 import hmac
@@ -6,15 +6,16 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jwt
 from jwt.algorithms import HMACAlgorithm
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from app.http.bodies import without_duplicates
 from app.schemas.auth import SessionId
 from app.schemas.users import UserId
+from app.tokens.key_set import ALGORITHMS, KeySet, KeysNotRead
 
 ALGORITHM = "HS256"
 TYPE = "at+jwt"
@@ -26,6 +27,13 @@ CLAIMS = json.JSONDecoder(object_pairs_hook=without_duplicates)
 
 class InvalidAccessToken(Exception):
     """The token was not issued by this service, whatever the reason."""
+
+
+class UnknownKey(InvalidAccessToken):
+    """The token states a key that this worker does not know.
+
+    It may have been made a moment ago.
+    """
 
 
 class Claims(BaseModel):
@@ -49,6 +57,17 @@ class Claims(BaseModel):
     scopes: list[str]
     auth_time: int = NEVER
     amr: list[str] = ["pwd"]
+    _kid: str = PrivateAttr()
+
+    @property
+    def kid(self) -> str:
+        """The key that signed the token."""
+        return self._kid
+
+    def signed_by(self, kid: str) -> Self:
+        """Take the key that signed the token."""
+        self._kid = kid
+        return self
 
 
 def key_id(key: bytes) -> str:
@@ -75,7 +94,11 @@ class PreparedHS256(HMACAlgorithm):
 
 
 class AccessTokens:
-    """Encodes with the first key and issuer, decodes with all of them."""
+    """Encodes with the first key and issuer, decodes with all of them.
+
+    `key_set` has the asymmetric keys, if any. If one of them signs, HS256 still verifies: a switch ends no session. The
+    algorithm of a token is that of its key, whatever its header states (algorithm confusion, RFC 8725 section 3.1).
+    """
 
     def __init__(
         self,
@@ -84,8 +107,11 @@ class AccessTokens:
         issuers: Sequence[str],
         audience: str,
         lifetime_seconds: int,
+        key_set: KeySet | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._key_set = key_set
+        self._asymmetric = {algorithm: jwt.PyJWS([algorithm]) for algorithm in ALGORITHMS} if key_set else {}
         self._keys = [(key_id(key), key) for key in keys]
         self._issuers = tuple(issuers)
         self._audience = audience
@@ -124,14 +150,23 @@ class AccessTokens:
         }
         if auth_time is not None:
             claims |= {"auth_time": int(auth_time), "amr": list(amr)}
+        return self._sign(claims), seconds
+
+    def _sign(self, claims: dict[str, Any]) -> str:
+        if self._key_set and not self._key_set.hmac_signs:
+            signing = self._key_set.signing
+            if signing is None:
+                raise KeysNotRead
+            headers = {"typ": TYPE, "kid": signing.public.kid}
+            return jwt.encode(claims, signing.private, signing.public.algorithm, headers=headers)
         kid, key = self._keys[0]
-        return jwt.encode(claims, key, ALGORITHM, headers={"typ": TYPE, "kid": kid}), seconds
+        return jwt.encode(claims, key, ALGORITHM, headers={"typ": TYPE, "kid": kid})
 
     def decode(self, token: str) -> Claims:
         """Check the signature and the form of all signed content.
 
         RFC 8725: one algorithm (3.1), every claim required and of its type (3.10), the type explicit (3.11). Raises
-        InvalidAccessToken.
+        InvalidAccessToken, or UnknownKey if the key may be a new one.
         """
         if "=" in token:  # padding, which RFC 7515 section 2 excludes and PyJWT accepts
             raise InvalidAccessToken
@@ -148,9 +183,17 @@ class AccessTokens:
         # A longer lifetime comes from another issuer with this key, or from a setting that was lowered since.
         if claims.iat > self._clock() + CLOCK_SKEW_SECONDS or not 0 <= claims.exp - claims.iat <= self._lifetime:
             raise InvalidAccessToken
-        return claims
+        return claims.signed_by(kid)
 
     def _decode(self, token: str) -> tuple[str, dict[str, Any]]:
+        if self._key_set:
+            header = jwt.get_unverified_header(token)
+            kid = header.get("kid", "")
+            if public := self._key_set.public.get(kid):
+                signatures = self._asymmetric[public.algorithm]
+                return kid, signatures.decode_complete(token, public.key, [public.algorithm])
+            if header.get("alg") in ALGORITHMS:
+                raise UnknownKey
         for kid, key in self._keys[:-1]:
             try:
                 return kid, self._signatures.decode_complete(token, key, [ALGORITHM])

@@ -165,6 +165,20 @@ def test_a_token_is_accepted_until_logout(docs: Docs) -> None:
     assert (status, json.loads(body)["code"]) == (401, "session_ended")
 
 
+def test_a_login_by_username_and_password_authorizes_the_page(docs: Docs) -> None:
+    """OAuth 2.0's password grant: no token is copied."""
+    username = new_name()
+    assert docs.execute("postRegister", username=username, password=PASSWORD)[0] == 201
+    docs.page.locator(".auth-wrapper").get_by_role("button", name="Authorize").click()
+    dialog = docs.page.locator(".modal-ux")
+    dialog.locator("#oauth_username").fill(username)
+    dialog.locator("#oauth_password").fill(PASSWORD)
+    dialog.get_by_role("button", name="Apply given OAuth2 credentials").click()
+    dialog.get_by_role("button", name="Remove authorization").first.wait_for()
+    dialog.get_by_role("button", name="Close").first.click()
+    assert docs.execute("getHelloSecret") == (200, '{\n  "Hello": "Secret!"\n}')
+
+
 def test_every_operation_can_be_tried_out(docs: Docs, served: str, operations: dict[str, Document]) -> None:
     """With the unchanged examples, every operation returns a status that its description declares.
 

@@ -117,6 +117,9 @@ def settings(mongo_uri: str) -> dict[str, str]:
     return others | {
         "APP_ENV": "production",
         "APP_JWT_SECRET_KEY": secrets.token_hex(32),
+        "APP_JWT_ALGORITHM": "EdDSA",
+        "APP_ENCRYPTION_KEY": secrets.token_hex(32),
+        "APP_PUBLIC_URL": "https://api.example.com",
         "APP_FORWARDED_SECRET": secrets.token_hex(32),
         "APP_MONGO_URI": mongo_uri,
         "APP_REGISTRATIONS_PER_ADDRESS": "100000/minute",  # all clients of the tests have the same address
