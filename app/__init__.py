@@ -114,7 +114,7 @@ def _load(args: object, passed_over: list[str]) -> Config:
 
 def _add_routes(app: App, config: Config) -> None:
     """Add the views, the pages and the documentation, as the settings say."""
-    for view in (*VIEWS, recovery if config.SMTP_URL else registration):
+    for view in (recovery if config.SMTP_URL else registration, *VIEWS):
         app.blueprint(view.blueprint)
     if config.SMTP_URL and config.PAGES:
         pages.serve(app)

@@ -123,7 +123,7 @@ class Docs:
             earlier.click()
         dialog.locator("#auth-bearer-value").fill(token)
         dialog.get_by_role("button", name="Apply credentials").click()
-        dialog.get_by_role("button", name="Close").click()
+        dialog.get_by_role("button", name="Close").first.click()
         dialog.wait_for(state="detached")
 
 
