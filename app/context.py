@@ -19,7 +19,9 @@ from app.database.failures import summary
 from app.database.proven import ProvenReader
 from app.database.reports import Reports
 from app.http.client import current_context
+from app.http.codes import Code
 from app.http.cors import Cors
+from app.http.problems import Problem
 from app.logs import audit
 from app.models import attempts, one_time_tokens, outbox, sessions, users
 from app.models.attempts import Attempts, MemoryAttempts, MongoAttempts
@@ -105,9 +107,11 @@ class Context:
             ("measuring", self._measure, 1),
             ("logging repeated events", self._log_repeated, 1),
         ]
+        first = [self.database.check, self._follow]
         if self.keys:
             repeated.append(("following keys", self.keys.signing.follow, 1))
-        await self._attempt(self.database.check, self._follow, *([self.keys.signing.follow] if self.keys else []))
+            first.append(self.keys.signing.follow)
+        await self._attempt(*first)
         self._background = [
             asyncio.create_task(
                 repeat(task, seconds=polls * config.REVOCATION_POLL_SECONDS, name=name, reports=self.reports)
@@ -322,8 +326,14 @@ Request: TypeAlias = sanic.Request[App, Any]
 
 
 def published_keys(request: Request) -> "Keys | None":
-    """Return the keys for other services, if they are switched on."""
-    return request.app.ctx.keys
+    """Return the keys for other services, if they are switched on.
+
+    Raises Problem 503 until they are read: clients would remember an empty set for minutes.
+    """
+    keys = request.app.ctx.keys
+    if keys and not keys.set.read:
+        raise Problem(Code.UNAVAILABLE, "The keys could not be read yet. Please try again.")
+    return keys
 
 
 def signing_keys(config: Config) -> list[bytes]:

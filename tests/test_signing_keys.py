@@ -16,7 +16,7 @@ from joserfc.jwk import KeySet as JoserfcKeySet
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from app.models.keys import startup_error
+from app.models.keys import Ring, startup_error
 from app.security.key_errors import NextKeyTooYoung, UnknownKid
 from app.security.keys import PURPOSE
 from app.tokens.access import key_id
@@ -487,3 +487,43 @@ def test_no_token_is_issued_while_the_keys_are_not_read(fresh_settings: Config) 
         assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
         keys_of(service).set.signing = key
         assert service("POST", "/auth", json=body).status_code == 200
+
+
+def test_a_read_that_has_begun_does_not_answer_for_a_later_key(fresh_settings: Config) -> None:
+    """Or a valid token would be rejected whose key was made while another request waited for a read."""
+    with Service(fresh_settings) as service:
+        signing = keys_of(service).signing
+        read, begun, gate = signing._keys.all, asyncio.Event(), asyncio.Event()
+
+        async def slow() -> list[Ring]:
+            rings = await read()
+            begun.set()
+            await gate.wait()
+            return rings
+
+        async def story() -> None:
+            signing._keys.all = slow  # type: ignore[method-assign]
+            earlier = asyncio.create_task(signing.read_soon())
+            await begun.wait()
+            (ring,) = await read()
+            assert await signing._turn(ring, timedelta(0)), "as another worker does"
+            later = asyncio.create_task(signing.read_soon())
+            gate.set()
+            await asyncio.gather(earlier, later)
+
+        before = set(jwks(service))
+        service.run(story())
+        assert len(set(jwks(service)) - before) == 1
+
+
+def test_the_key_set_is_unavailable_until_it_is_read(fresh_settings: Config) -> None:
+    """Clients would remember an empty one for minutes, and reject every token."""
+    with Service(fresh_settings) as service:
+        keys_of(service).set.read = False
+        for path in ("/.well-known/jwks.json", "/.well-known/revocations"):
+            response = service("GET", path)
+            assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+            assert response.headers["cache-control"] == "no-store"
+        service.run(keys_of(service).signing.rotate("EdDSA", now=True))
+        service.run(keys_of(service).signing.follow())
+        assert len(jwks(service)) == 3

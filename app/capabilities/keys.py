@@ -35,7 +35,7 @@ class Keys:
         self.feed = revocations.observer = Feed(
             revocations,
             FeedTokens(key_set, issuer=config.issuers[0]),
-            replace_key=self.signing.follow,
+            replace_key=self.signing.read_soon,
         )
 
     def signs_with(self, kids: set[str]) -> bool:

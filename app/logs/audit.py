@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.clocks import boot_clock
+from app.counters import take_off
 from app.http.client import client, current_request, request_id
 from app.metrics import events
 
@@ -94,9 +95,7 @@ class Repeats:
             if window.ends > self._clock() and len(self._windows) <= WINDOWS and not everything:
                 break
             del self._windows[key]
-            self._lines[key[:2]] -= 1
-            if not self._lines[key[:2]]:  # `-=` of counters would walk through all of them
-                del self._lines[key[:2]]
+            take_off(self._lines, key[:2])
             if window.repeated:
                 _write({**window.facts, "repeated": window.repeated})
 

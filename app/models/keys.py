@@ -13,6 +13,7 @@ from pymongo.errors import DuplicateKeyError
 
 from app.database.collection import Collection, Document
 from app.database.failures import OwnError
+from app.models.pipelines import later, literals, milliseconds
 
 RINGS = 10  # there are as many as algorithms
 
@@ -57,19 +58,16 @@ class Keys:
     async def create(self, algorithm: str, current: StoredKey, next_: StoredKey) -> bool:
         """Make a ring with its first two keys, and return whether there was none."""
         fields: Document = {
-            "version": 1,
-            "current": {"$literal": current.kid},
-            "next": {"$literal": next_.kid},
+            **literals({"version": 1, "current": current.kid, "next": next_.kid}),
             "keys": [_literal(current), _literal(next_)],
             "turned_at": "$$NOW",
         }
+        none = {"_id": algorithm, "version": {"$exists": False}}
         try:
-            made = await self._rings.find_one_and_update(
-                {"_id": algorithm, "version": {"$exists": False}}, [{"$set": fields}], upsert=True
-            )
+            await self._rings.find_one_and_update(none, [{"$set": fields}], upsert=True)
         except DuplicateKeyError:  # another worker was faster
             return False
-        return made is not None
+        return True
 
     async def turn(self, ring: Ring, new: StoredKey, *, lead: timedelta, lifetime: timedelta) -> bool:
         """Let the next key sign, and publish another next one.
@@ -77,7 +75,7 @@ class Keys:
         The key that signed verifies for `lifetime`. Does nothing, and returns False, if the ring was changed meanwhile
         or the next key was published less than `lead` ago.
         """
-        ends = {"$add": ["$$NOW", _milliseconds(lifetime)]}
+        ends = later(lifetime)
         with_end = {"$mergeObjects": ["$$this", {"until": ends}]}
         retired = {"$cond": [{"$eq": ["$$this.kid", "$current"]}, with_end, "$$this"]}
         kept = {"$or": [{"$eq": [{"$type": "$$this.until"}, "missing"]}, {"$gt": ["$$this.until", "$$NOW"]}]}
@@ -126,7 +124,7 @@ class Keys:
     ) -> bool:
         published = {"$arrayElemAt": [{"$filter": {"input": "$keys", "cond": {"$eq": ["$$this.kid", "$next"]}}}, 0]}
         age = {"$subtract": ["$$NOW", {"$getField": {"field": "created_at", "input": published}}]}
-        query = {"_id": ring.algorithm, "version": ring.version, "$expr": {"$gte": [age, _milliseconds(lead)]}}
+        query = {"_id": ring.algorithm, "version": ring.version, "$expr": {"$gte": [age, milliseconds(lead)]}}
         fields: Document = {"keys": keys, "current": current, "next": {"$literal": next_}, "version": ring.version + 1}
         if dropping is not None:
             fields["dropping"] = {"$literal": list(dropping)}
@@ -150,12 +148,7 @@ def startup_error(database: Any, known: Container[str]) -> str | None:
 
 
 def _literal(key: StoredKey) -> Document:
-    given = {"kid": key.kid, "jwk": key.jwk, "secret": key.secret}
-    return {name: {"$literal": value} for name, value in given.items()} | {"created_at": "$$NOW"}
-
-
-def _milliseconds(duration: timedelta) -> int:
-    return int(duration.total_seconds() * 1000)
+    return literals({"kid": key.kid, "jwk": key.jwk, "secret": key.secret}) | {"created_at": "$$NOW"}
 
 
 def _read(document: Document) -> Ring:

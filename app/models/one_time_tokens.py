@@ -11,6 +11,7 @@ from typing import Any
 from pymongo import IndexModel
 
 from app.database.collection import Collection, Document
+from app.models.pipelines import later, literals
 from app.models.users import User
 
 ALIVE = 3  # tokens of one user and purpose
@@ -123,10 +124,7 @@ class OneTimeTokens:
         await self._tokens.delete_many({"user_id": user_id})
 
     async def _put(self, id_: str, given: Document, lifetime: timedelta) -> None:
-        # $literal, because a pipeline would evaluate a text that begins with $ (NoSQL injection).
-        fields: Document = {name: {"$literal": value} for name, value in given.items()}
-        milliseconds = int(lifetime.total_seconds() * 1000)
-        fields |= {"created_at": "$$NOW", "expires_at": {"$add": ["$$NOW", milliseconds]}}
+        fields = literals(given) | {"created_at": "$$NOW", "expires_at": later(lifetime)}
         await self._tokens.find_one_and_update({"_id": id_}, [{"$set": fields}], upsert=True)
 
 

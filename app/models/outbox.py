@@ -15,6 +15,7 @@ from bson import ObjectId
 from pymongo import ASCENDING, IndexModel
 
 from app.database.collection import Collection, Document
+from app.models.pipelines import later, literals, milliseconds
 from app.models.users import Email, User
 
 LEASE = timedelta(seconds=45)  # longer than one attempt to send may take
@@ -89,7 +90,7 @@ class Outbox:
 
         An equal event within NOTICE_PAUSE is told of later, together with others.
         """
-        paused = {"$add": ["$sent_at", _milliseconds(NOTICE_PAUSE)]}
+        paused = {"$add": ["$sent_at", milliseconds(NOTICE_PAUSE)]}
         due = {"$ifNull": ["$due", {"$cond": [{"$gt": [paused, "$$NOW"]}, paused, "$$NOW"]}]}
         given = {"message": message, "user_id": user.id, "address": email.address, "key": email.key, "facts": facts}
         count = {"$add": [{"$ifNull": ["$count", 0]}, 1]}
@@ -121,7 +122,7 @@ class Outbox:
             [
                 {
                     "$set": {
-                        "due": {"$add": ["$$NOW", _milliseconds(LEASE)]},
+                        "due": later(LEASE),
                         "claim": ObjectId(),
                         "attempts": {"$add": ["$attempts", 1]},
                         "expired": {"$lte": ["$expires_at", "$$NOW"]},
@@ -140,16 +141,16 @@ class Outbox:
         if mail.kind is not Kind.NOTICE:
             return await self.drop(mail)
         left = {"$subtract": ["$count", mail.count]}
-        later = {"$add": ["$$NOW", _milliseconds(NOTICE_PAUSE)]}
+        after_pause = later(NOTICE_PAUSE)
         await self._mails.update_one(
             {"_id": mail.id, "claim": mail.claim},
             [
                 {"$set": {"count": left, "sent_at": "$$NOW", "attempts": 0, "claim": None}},
                 {
                     "$set": {
-                        "due": {"$cond": [{"$gt": ["$count", 0]}, later, None]},
-                        "since": later,
-                        "remove_at": {"$cond": [{"$gt": ["$count", 0]}, None, later]},
+                        "due": {"$cond": [{"$gt": ["$count", 0]}, after_pause, None]},
+                        "since": after_pause,
+                        "remove_at": {"$cond": [{"$gt": ["$count", 0]}, None, after_pause]},
                     }
                 },
             ],
@@ -164,17 +165,17 @@ class Outbox:
         """Send a row again after a pause."""
         await self._mails.update_one(
             {"_id": mail.id, "claim": mail.claim},
-            [{"$set": {"due": {"$add": ["$$NOW", _milliseconds(pause)]}}}],
+            [{"$set": {"due": later(pause)}}],
         )
 
     async def postpone(self, mail: Mail, pause: timedelta) -> None:
         """Send a row later for which nothing was done."""
-        later = {"due": {"$add": ["$$NOW", _milliseconds(pause)]}, "attempts": {"$subtract": ["$attempts", 1]}}
-        await self._mails.update_one({"_id": mail.id, "claim": mail.claim}, [{"$set": later}])
+        fields = {"due": later(pause), "attempts": {"$subtract": ["$attempts", 1]}}
+        await self._mails.update_one({"_id": mail.id, "claim": mail.claim}, [{"$set": fields}])
 
     async def bury(self, mail: Mail, reason: str) -> None:
         """Keep a row that cannot be sent for a while (dead letter)."""
-        gone = {"dead": {"$literal": reason}, "due": None, "remove_at": {"$add": ["$$NOW", _milliseconds(KEEP_DEAD)]}}
+        gone = {"dead": {"$literal": reason}, "due": None, "remove_at": later(KEEP_DEAD)}
         await self._mails.update_one({"_id": mail.id, "claim": mail.claim}, [{"$set": gone}])
 
     async def backlog(self) -> Backlog:
@@ -193,20 +194,15 @@ class Outbox:
         await self._mails.delete_many({"user_id": user_id, "kind": {"$ne": Kind.NOTICE}})
 
     async def _add(self, id_: str, kind: Kind, given: Document, computed: Document) -> None:
-        # $literal, because a pipeline would evaluate a text that begins with $ (NoSQL injection).
-        fields: Document = {name: {"$literal": value} for name, value in given.items()}
-        fields |= {"kind": {"$literal": kind}, "priority": PRIORITIES[kind], "dead": None, "remove_at": None}
-        fields |= {"created_at": "$$NOW", "expires_at": {"$add": ["$$NOW", _milliseconds(LIFETIMES[kind])]}}
+        fields = literals({**given, "kind": kind})
+        fields |= {"priority": PRIORITIES[kind], "dead": None, "remove_at": None}
+        fields |= {"created_at": "$$NOW", "expires_at": later(LIFETIMES[kind])}
         waits = {"$eq": [{"$type": "$due"}, "date"]}
         fields |= {"since": {"$cond": [waits, "$since", computed["due"]]}}
         fields |= {"number": {"$cond": [waits, "$number", ObjectId()]}}
         fields |= {"attempts": {"$ifNull": ["$attempts", 0]}, **computed}
         await self._mails.find_one_and_update({"_id": id_}, [{"$set": fields}], upsert=True)
         self.added.set()
-
-
-def _milliseconds(duration: timedelta) -> int:
-    return int(duration.total_seconds() * 1000)
 
 
 def _read(document: Document) -> Mail:

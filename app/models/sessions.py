@@ -19,6 +19,7 @@ from app.database.collection import Collection, Document
 from app.database.failures import OwnError
 from app.database.proven import ProvenReader
 from app.models.fields import Check, damage, is_count, is_list, is_text, is_time
+from app.models.pipelines import literals
 from app.models.users import Access, User
 
 # An ended session is stored until no access token of it can be valid: ACCESS_TOKEN_SECONDS is at most an hour, and no
@@ -169,8 +170,7 @@ class Sessions:
             "user_agent": device.user_agent,
             "amr": list(amr),
         }
-        # $literal, because a pipeline would evaluate a text that begins with $ (NoSQL injection).
-        fields: Document = {name: {"$literal": value} for name, value in given.items()}
+        fields = literals(given)
         since = created_at or "$$NOW"
         fields |= {"created_at": since, "refreshed_at": "$$NOW", "authenticated_at": "$$NOW"}
         fields |= {"expires_at": self._expiry(since)}

@@ -15,6 +15,7 @@ from pymongo.errors import DuplicateKeyError
 
 from app.database.collection import Collection, Document
 from app.models.fields import Check, damage, is_count, is_flag, is_list, is_text, is_time
+from app.models.pipelines import later
 
 INTERRUPTED_PAGE = 100
 ADMINISTRATORS_PAGE = 100
@@ -230,10 +231,14 @@ _UNTIL = {"$ifNull": ["$$this.until", datetime(9999, 1, 1, tzinfo=UTC)]}
 
 def _kept(duration: timedelta, *, besides: str | None = None) -> Document:
     """Return an expression: the held addresses that are not released yet, from now on only for a while."""
-    ends = {"$add": ["$$NOW", int(duration.total_seconds() * 1000)]}
     current = {"$and": [{"$ne": ["$$this.key", {"$literal": besides}]}, {"$gt": [_UNTIL, "$$NOW"]}]}
     filtered = {"$filter": {"input": {"$ifNull": ["$held_emails", []]}, "cond": current}}
-    return {"$map": {"input": filtered, "in": {"key": "$$this.key", "until": {"$ifNull": ["$$this.until", ends]}}}}
+    return {
+        "$map": {
+            "input": filtered,
+            "in": {"key": "$$this.key", "until": {"$ifNull": ["$$this.until", later(duration)]}},
+        }
+    }
 
 
 def email_key(address: str) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import lru_cache, wraps
 from typing import Any, TypeVar, cast
 
@@ -44,7 +45,7 @@ class Authenticator:
         self._dropped_keys = revocations.dropped_keys
         self._step_up_seconds = step_up_seconds
         self._clock = clock
-        self.read_keys: Callable[[], Awaitable[None]] | None = None  # of asymmetric keys, if there are any
+        self.read_keys: Callable[[], Awaitable[None]] = _nothing  # if there are asymmetric ones
         # A signature that was valid stays valid. The cache holds no exceptions, so invalid tokens do not fill it.
         self.decode = lru_cache(TOKENS_REMEMBERED)(access_tokens.decode)
 
@@ -76,8 +77,7 @@ class Authenticator:
 
         Raises Problem, and pymongo's errors.
         """
-        if self.read_keys:
-            await self.read_keys()
+        await self.read_keys()
         try:
             return self.authenticate(request)
         except UnknownKey:
@@ -88,18 +88,13 @@ class Authenticator:
 
         Also if it has expired or its session has ended. Raises pymongo's errors.
         """
-        try:
-            return self.decode(token)
-        except UnknownKey:
-            if self.read_keys is None:
-                return None
-            await self.read_keys()
-        except InvalidAccessToken:
-            return None
-        try:
-            return self.decode(token)
-        except InvalidAccessToken:
-            return None
+        with suppress(InvalidAccessToken):
+            try:
+                return self.decode(token)
+            except UnknownKey:
+                await self.read_keys()
+                return self.decode(token)
+        return None
 
     def require_fresh(self, claims: Claims) -> None:
         """Require that the user authenticated recently (RFC 9470).
@@ -108,6 +103,10 @@ class Authenticator:
         """
         if claims.auth_time < self._clock() - self._step_up_seconds:
             raise Problem(Code.STEP_UP_REQUIRED, challenge={"max_age": str(self._step_up_seconds)})
+
+
+async def _nothing() -> None:
+    """Read no keys."""
 
 
 def protected(method: Method) -> Method:

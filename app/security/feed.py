@@ -17,6 +17,7 @@ from typing import NamedTuple
 from bson import Timestamp
 
 from app.background import start
+from app.counters import take_off
 from app.models.sessions import KEY_PREFIX
 from app.security.key_errors import NoKey, StaleFeed, UnknownCursor
 from app.security.revocations import Revocations
@@ -24,8 +25,9 @@ from app.tokens.feed import FeedTokens
 
 PAGE = 2000  # sessions of a response; the last page also has all of the latest seconds
 WAITING, WAITING_OF_NETWORK = 1000, 20  # at a worker
+ALL = ""  # the key of all networks together
 LOOK_SOON_SECONDS = 0.05  # so that many ends share a look
-REMEMBERED, SMALL = 100, 200  # contents of pages, for followers with the same place; of so many sessions
+REMEMBERED, SMALL = 100, 10_000  # contents and pages, for followers that know the same; of at most so many bytes
 AHEAD_SECONDS = 60  # a cursor from a later time was made before the database was restored
 
 BEGINNING = 0
@@ -119,7 +121,7 @@ class Feed:
 
     def ended_here(self) -> None:
         """Look soon, if a follower waits for news, instead of with the next regular look."""
-        if self._waiting and not self._look_is_due:
+        if self.followed and not self._look_is_due:
             self._look_is_due = True
             asyncio.get_running_loop().call_later(LOOK_SOON_SECONDS, lambda: start(self._look()))
 
@@ -145,10 +147,10 @@ class Feed:
             raise UnknownCursor
         if cursor and nonce is None and wait and self._has_room(network):
             await self._wait_for_news(cursor, wait, network)
-        if self._tokens.kid in self._revocations.dropped_keys:  # which signs nothing any more
+        if self._signs_with_a_dropped_key():
             await self._replace_key()
         unsettled = self._since == BEGINNING and len(self._recent) > PAGE  # right after the start
-        if unsettled or self._revocations.stale():
+        if unsettled or self._revocations.stale() or self._signs_with_a_dropped_key():
             raise StaleFeed
         return self._answer(cursor, after, nonce)
 
@@ -157,13 +159,16 @@ class Feed:
         """Whether a follower waits for news."""
         return bool(self._waiting)
 
+    def _signs_with_a_dropped_key(self) -> bool:
+        return self._tokens.kid in self._revocations.dropped_keys
+
     def _has_room(self, network: str | None) -> bool:
         of_network = self._waiting[network] if network else 0
-        return self._waiting.total() < WAITING and of_network < WAITING_OF_NETWORK
+        return self._waiting[ALL] < WAITING and of_network < WAITING_OF_NETWORK
 
     async def _wait_for_news(self, cursor: Cursor, seconds: float, network: str | None) -> None:
-        counted = network or ""
-        self._waiting[counted] += 1
+        counted = {ALL, network or ALL}
+        self._waiting.update(counted)
         try:
             async with asyncio.timeout(seconds):
                 while not self._closing and not self._is_new(cursor):
@@ -171,8 +176,8 @@ class Feed:
         except TimeoutError:
             pass
         finally:
-            self._waiting[counted] -= 1
-            self._waiting += Counter()  # without zeros
+            for key in counted:
+                take_off(self._waiting, key)
 
     def _is_new(self, cursor: Cursor) -> bool:
         """Return whether this worker knows something that the follower does not; not if it only knows less."""
@@ -199,12 +204,12 @@ class Feed:
         """Return the sessions from a place on, or a page of them."""
         known = self._contents.get(place)
         if known is None:
-            known, number = self._make(place)
-            if len(self._contents) < REMEMBERED and (number <= SMALL or place == BEGINNING):
+            known = self._make(place)
+            if len(self._contents) < REMEMBERED and (len(known.sessions) <= SMALL or place == BEGINNING):
                 self._contents[place] = known
         return known
 
-    def _make(self, place: int) -> tuple[Content, int]:
+    def _make(self, place: int) -> Content:
         first = bisect_left(self._settled, (place,))
         complete = len(self._settled) - first <= PAGE
         if complete:
@@ -213,7 +218,7 @@ class Feed:
             entries, cursor = self._settled[first : first + PAGE], Cursor(self._settled[first + PAGE][0], 0, 0)
         now = self._now()
         ends = {name: self._until(name, now) for _, name, _ in entries if not name.startswith(KEY_PREFIX)}
-        return Content(json.dumps(ends, separators=(",", ":")), cursor, complete), len(entries)
+        return Content(json.dumps(ends, separators=(",", ":")), cursor, complete)
 
     def _answer(self, cursor: Cursor | None, after: str | None, nonce: str | None) -> str:
         known = self._signed.get(after or "") if nonce is None else None
@@ -229,7 +234,7 @@ class Feed:
             "age": round(max(0.0, self._revocations.age()), 3),
         }
         page = self._tokens.encode(claims | ({"nonce": nonce} if nonce else {}), sessions=content.sessions)
-        if nonce is None and len(self._signed) < REMEMBERED:
+        if nonce is None and len(self._signed) < REMEMBERED and (len(page) <= SMALL or after is None):
             self._signed[after or ""] = page
         return page
 

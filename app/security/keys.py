@@ -68,16 +68,7 @@ class SigningKeys:
         Raises pymongo's errors.
         """
         async with self._following:
-            self._read_at = self._clock()
-            rings = {ring.algorithm: ring for ring in await self._keys.all()}
-            if self.algorithm and self.algorithm not in rings:
-                await self._create(self.algorithm)
-                rings = {ring.algorithm: ring for ring in await self._keys.all()}
-            self._adopt(rings)
-            for ring in rings.values():
-                await self._finish_drops(ring)
-                if ring.now - ring.turned_at >= self._life and await self._turn(ring, self._lead):
-                    audit("key_rotated", kid=ring.next)
+            await self._read()
 
     async def read_soon(self) -> None:
         """Read the keys, because a token states one that is not known here yet.
@@ -85,7 +76,7 @@ class SigningKeys:
         All callers share one read, and there are few in a second whatever tokens clients invent. Raises pymongo's
         errors.
         """
-        if self._reading is None or self._reading.done():
+        if self._reading is None:
             self._reading = start(self._read_after_pause())
         await asyncio.shield(self._reading)
 
@@ -118,7 +109,6 @@ class SigningKeys:
             raise UnknownKid
         ring = rings[0]
         new = self._new(ring.algorithm) if kid in (ring.current, ring.next) else None
-
         if not await self._keys.drop(ring, kid, new, lead=timedelta(0) if now else self._lead):
             raise await self._why_not(ring)
         await self._finish_drop(ring.algorithm, kid)
@@ -129,20 +119,32 @@ class SigningKeys:
         done = left = 0
         for ring in await self._keys.all():
             for key in ring.keys.values():
-                stored = _encrypted(key)
-                if stored.key == self._encryption.current:
+                before = _encrypted(key).key
+                if before == self._encryption.current:
                     continue
-                if not self._encryption.knows(stored.key):
+                if private := self._readable(key):
+                    done += await self._keys.rewrap(ring.algorithm, key.kid, before, self._sealed(private).secret)
+                else:
                     left += 1
-                    continue
-                again = self._sealed(SigningKey.from_der(self._opened(key)))
-                if await self._keys.rewrap(ring.algorithm, key.kid, stored.key, again.secret):
-                    done += 1
         return Rewrapped(done, left)
 
     async def _read_after_pause(self) -> None:
         await asyncio.sleep(max(0.0, self._read_at + SOONEST_SECONDS - self._clock()))
-        await self.follow()
+        async with self._following:
+            self._reading = None  # this read may miss what later callers need
+            await self._read()
+
+    async def _read(self) -> None:
+        self._read_at = self._clock()
+        rings = {ring.algorithm: ring for ring in await self._keys.all()}
+        if self.algorithm and self.algorithm not in rings:
+            await self._create(self.algorithm)
+            rings = {ring.algorithm: ring for ring in await self._keys.all()}
+        self._adopt(rings)
+        for ring in rings.values():
+            await self._finish_drops(ring)
+            if ring.now - ring.turned_at >= self._life and await self._turn(ring, self._lead):
+                audit("key_rotated", kid=ring.next)
 
     async def _finish_drops(self, ring: Ring) -> None:
         for kid in ring.dropping:  # whose worker died before it was told
@@ -162,6 +164,7 @@ class SigningKeys:
         private = self._readable(signing) if signing else None
         self._set.signing = private if self.algorithm else None
         self._set.feed = private
+        self._set.read = True
         self._adopted = found
 
     def _readable(self, key: StoredKey) -> SigningKey | None:

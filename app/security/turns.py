@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
+from app.counters import take_off
 from app.security.throttle import IN_PROGRESS_SECONDS, TooManyAttempts
 
 REFUSAL_SECONDS = 3.0  # how long a refusal takes
@@ -100,7 +100,8 @@ class Turns:
             self._kept.difference_update(networks[:1])
         else:
             self._taken.remove(place)
-            _take_off(self._held, {networks[0], networks[-1]} if networks else ())
+            for network in {*networks[:1], *networks[-1:]}:
+                take_off(self._held, network)
         if place.at_work:
             self._free += 1
         self._grant()
@@ -147,15 +148,8 @@ class Turns:
         self._latest.append(latest)
         self._asked.update(latest)
         if len(self._latest) > REMEMBERED:
-            _take_off(self._asked, self._latest.popleft())
-
-
-def _take_off(counter: Counter[str], networks: Iterable[str]) -> None:
-    """Count one less of each, without the walk through all of them that `-=` of counters is."""
-    for network in networks:
-        counter[network] -= 1
-        if not counter[network]:
-            del counter[network]
+            for network in self._latest.popleft():
+                take_off(self._asked, network)
 
 
 def _ends(networks: tuple[str, ...]) -> tuple[str, str]:

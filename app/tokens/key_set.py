@@ -30,6 +30,7 @@ class KeySet:
 
     def __init__(self, *, hmac_signs: bool) -> None:
         self.hmac_signs = hmac_signs
+        self.read = False  # once
         self.signing: SigningKey | None = None
         self.feed: SigningKey | None = None
         self.public: dict[str, PublicKey] = {}

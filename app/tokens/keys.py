@@ -121,10 +121,6 @@ class Encryption:
         """The name of the key that encrypts."""
         return self._current
 
-    def knows(self, name: str) -> bool:
-        """Return whether secrets under the key with this name can be read."""
-        return name in self._keys
-
     def encrypt(self, secret: bytes, *, purpose: str, record: str) -> Encrypted:
         """Encrypt a secret for one record."""
         nonce = secrets.token_bytes(NONCE_BYTES)
