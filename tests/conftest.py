@@ -6,6 +6,8 @@ import logging
 import os
 import re
 import secrets
+import signal
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
@@ -183,6 +185,12 @@ class Actor:
     def secret_status(self) -> int:
         """The status of /tests/secret with the access token."""
         return self.get("/tests/secret").status_code
+
+
+def pytest_configure() -> None:
+    """End a terminated run as by Ctrl-C, so that fixtures stop the processes that they have started."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
