@@ -10,23 +10,13 @@ import base64
 import contextlib
 import json
 import multiprocessing
-import os
-import secrets
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 
-from bson import ObjectId
-
-from bench import ROOT, contenders, servers
-from bench.checkouts import OURS, Checkout
+from bench import alone, published, servers
 from bench.database import fill_sessions
-from bench.foreign import URL, signer
-from tools.local_mongo import local_mongo
 
 REQUESTS_PER_SECOND, CONNECTIONS = 400, 4  # to /tests/secret
 ENDS_PER_SECOND = 5
@@ -124,20 +114,11 @@ def main() -> None:
     parser.add_argument("--followers", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=20)
     options = parser.parse_args()
-    encryption_key = secrets.token_urlsafe(48)
-    with local_mongo() as mongo, tempfile.TemporaryDirectory() as folder:
-        uri = f"{mongo.uri.rpartition('/')[0]}/bench_followers"
-        checkout = Checkout(OURS, ROOT, ROOT / os.environ.get("VENV", ".venv"))
-        ours = contenders.service(checkout, secrets.token_urlsafe(48), uri, workers=2, cores="0,1")
-        keys = {"APP_JWT_ALGORITHM": "EdDSA", "APP_ENCRYPTION_KEY": encryption_key, "APP_PUBLIC_URL": URL}
-        with servers.running(replace(ours, environment={**ours.environment, **keys}), Path(folder)) as server:
-            tokens = signer(uri, encryption_key)
-            number = int(2 * ROUNDS * options.seconds * ENDS_PER_SECOND)
-            signed = [
-                tokens.encode(user_id=str(ObjectId()), session_id=id_, scopes=[], session_expires=time.time() + 3600)[0]
-                for id_ in fill_sessions(uri, number + 1)
-            ]
-            measure(server, signed, options.followers, options.seconds)
+    with alone.service(published.settings(), workers=2) as server:
+        tokens = published.signer(server)
+        number = int(2 * ROUNDS * options.seconds * ENDS_PER_SECOND)
+        signed = [tokens.sign(session_id=id_) for id_ in fill_sessions(alone.uri_of(server), number + 1)]
+        measure(server, signed, options.followers, options.seconds)
 
 
 def measure(server: servers.Server, signed: list[str], number: int, seconds: float) -> None:

@@ -7,70 +7,22 @@ many requests the resource servers have sent to this service while they answered
 
 import argparse
 import http.client
-import os
-import secrets
 import statistics
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, closing
 from itertools import count
-from pathlib import Path
 
-from bson import ObjectId
-from pymongo import MongoClient
-
-from app.database.collection import Document
-from app.security.keys import PURPOSE
-from app.tokens.access import AccessTokens
-from app.tokens.key_set import KeySet
-from app.tokens.keys import Encrypted, Encryption, SigningKey
-from bench import ROOT, contenders, servers
-from bench.checkouts import OURS, Checkout
+from bench import alone, published
 from bench.database import fill_sessions
-from config.product import SLUG
-from tools.local_mongo import free_port, local_mongo
 
-URL = "https://demo.example"
 CLIENTS = 10
 PAUSE_SECONDS = 0.01  # between two questions to one server
-LIFETIME_SECONDS = 3600
-VERIFIERS = ROOT / "verifiers"
 COMMANDS = {
-    "Python": [sys.executable, str(VERIFIERS / "python" / "resource_server.py")],
-    "Node": ["node", str(VERIFIERS / "node" / "resource_server.mjs")],
+    "Python": [sys.executable, str(published.VERIFIERS / "python" / "resource_server.py")],
+    "Node": ["node", str(published.VERIFIERS / "node" / "resource_server.mjs")],
 }
-
-
-def signer(uri: str, encryption_key: str) -> AccessTokens:
-    """Return a signer with the key that signs, read from the database."""
-    with MongoClient[Document](uri) as client:
-        ring = client.get_default_database()["keys"].find_one() or {}
-    stored = next(key for key in ring["keys"] if key["kid"] == ring["current"])
-    encryption = Encryption([encryption_key.encode()], product=SLUG)
-    der = encryption.decrypt(Encrypted(**stored["secret"]), purpose=PURPOSE, record=stored["kid"])
-    keys = KeySet(hmac_signs=False)
-    keys.signing = SigningKey.from_der(der)
-    return AccessTokens(
-        [secrets.token_bytes(32)], issuers=[URL], audience=SLUG, lifetime_seconds=LIFETIME_SECONDS, key_set=keys
-    )
-
-
-@contextmanager
-def resource_server(name: str, service_url: str) -> Iterator[int]:
-    """Run an example resource server, and yield its port."""
-    port = free_port()
-    variables = {"SERVICE_URL": service_url, "ISSUER": URL, "AUDIENCE": SLUG, "PORT": str(port)}
-    process = subprocess.Popen(COMMANDS[name], env={**os.environ, **variables}, cwd=VERIFIERS)
-    try:
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 class Client:
@@ -153,23 +105,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.foreign", description=__doc__)
     parser.add_argument("--logouts", type=int, default=10_000)
     logouts = parser.parse_args().logouts
-    encryption_key = secrets.token_urlsafe(48)
-    with local_mongo() as mongo, tempfile.TemporaryDirectory() as folder, ExitStack() as running:
-        uri = f"{mongo.uri.rpartition('/')[0]}/bench_foreign"
-        checkout = Checkout(OURS, ROOT, ROOT / os.environ.get("VENV", ".venv"))
-        ours = contenders.service(checkout, secrets.token_urlsafe(48), uri, workers=2, cores="0,1")
-        keys = {"APP_JWT_ALGORITHM": "EdDSA", "APP_ENCRYPTION_KEY": encryption_key, "APP_PUBLIC_URL": URL}
-        contender = replace(ours, environment={**ours.environment, **keys})
-        server = running.enter_context(servers.running(contender, Path(folder)))
-        others = {name: running.enter_context(resource_server(name, server.url)) for name in COMMANDS}
+    with alone.service(published.settings(), workers=2) as server, ExitStack() as running:
+        variables = published.variables_of_verifiers(server)
+        others = {name: running.enter_context(alone.beside(line, variables)) for name, line in COMMANDS.items()}
         time.sleep(5)  # until both have read the whole state
-        tokens = signer(uri, encryption_key)
-        signed = [
-            tokens.encode(user_id=str(ObjectId()), session_id=id_, scopes=["user"], session_expires=time.time() + 3600)[
-                0
-            ]
-            for id_ in fill_sessions(uri, logouts)
-        ]
+        tokens = published.signer(server)
+        signed = [tokens.sign(session_id=id_) for id_ in fill_sessions(alone.uri_of(server), logouts)]
         before, began = calls(server.url), time.monotonic()
         run = Run(server.port, others, signed)
         run.run()

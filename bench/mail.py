@@ -6,16 +6,12 @@ resets, half of them for users with verified addresses. Prints the median and p9
 
 import argparse
 import asyncio
-import os
 import secrets
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,14 +19,20 @@ from aiosmtpd.controller import Controller
 from pymongo import MongoClient
 
 from app.database.collection import Document
-from app.models.users import User
-from bench import ROOT, contenders, servers
-from bench.checkouts import OURS, Checkout
-from tools.local_mongo import free_port, local_mongo
+from bench import alone
+from tools.local_mongo import free_port
+from tools.verified_users import verified_user
 
 CLIENTS = 8
 REQUESTS = 400  # in a round
 USERS = 2000  # each is mailed at most five times in an hour
+SETTINGS = {
+    "APP_ENV": "testing",  # the mail server has no TLS
+    "APP_MAIL_FROM": "no-reply@demo.example",
+    "APP_PUBLIC_URL": "https://demo.example",
+    "APP_RESETS_PER_ADDRESS": "1000000/minute",
+    "APP_MAILS_PER_MINUTE": "100000",
+}
 SETTLE_SECONDS = 1.0  # after a change of the mail server
 
 
@@ -74,9 +76,7 @@ def add_users(uri: str) -> list[str]:
     addresses = [f"{secrets.token_hex(8)}@example.com" for _ in range(USERS)]
     with MongoClient[Document](uri) as client:
         client.get_default_database().users.insert_many(
-            User.new(f"user-{number}", "no hash").to_document()
-            | {"email": {"address": address, "key": address}, "held_emails": [{"key": address}]}
-            for number, address in enumerate(addresses)
+            verified_user(f"user-{number}", "no hash", address) for number, address in enumerate(addresses)
         )
     return addresses
 
@@ -118,15 +118,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.mail", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
-    with local_mongo() as mongo, mail_server() as (server, smtp_url), tempfile.TemporaryDirectory() as folder:
-        uri = f"{mongo.uri.rpartition('/')[0]}/bench_mail"
-        checkout = Checkout(OURS, ROOT, ROOT / os.environ.get("VENV", ".venv"))
-        ours = contenders.service(checkout, secrets.token_urlsafe(48), uri)
-        settings = {"APP_ENV": "testing", "APP_SMTP_URL": smtp_url, "APP_MAIL_FROM": "no-reply@demo.example"}
-        settings |= {"APP_PUBLIC_URL": "https://demo.example", "APP_RESETS_PER_ADDRESS": "1000000/minute"}
-        contender = replace(ours, environment={**ours.environment, **settings, "APP_MAILS_PER_MINUTE": "100000"})
-        with servers.running(contender, Path(folder)) as running:
-            seconds = measure(running.url, server, add_users(uri), rounds)
+    with mail_server() as (server, smtp_url), alone.service({**SETTINGS, "APP_SMTP_URL": smtp_url}) as service:
+        seconds = measure(service.url, server, add_users(alone.uri_of(service)), rounds)
     p99 = {}
     for hangs, values in seconds.items():
         p99[hangs] = statistics.quantiles(values, n=100)[98]

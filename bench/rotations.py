@@ -15,21 +15,17 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
 import jwt
 
-from bench import ROOT, contenders, servers
-from bench.checkouts import OURS, Checkout
+from bench import ROOT, alone, published, servers
 from config.product import SLUG
-from tools.local_mongo import free_port, local_mongo
 
-URL = "https://demo.example"
 LEAD_SECONDS, PYJWT_SECONDS = 900, 300  # defaults: of SIGNING_KEY_LEAD_SECONDS, and of PyJWKClient's lifespan
 SESSIONS = 20
 DROP_EVERY = 10
@@ -77,22 +73,10 @@ class StockPyJwt:
         """Return whether the token is accepted."""
         try:
             key = self._keys.get_signing_key_from_jwt(token)
-            jwt.decode(token, key, ["EdDSA"], audience=SLUG, issuer=URL)
+            jwt.decode(token, key, ["EdDSA"], audience=SLUG, issuer=published.URL)
         except (jwt.PyJWTError, jwt.PyJWKClientError):
             return False
         return True
-
-
-@contextmanager
-def process(command: list[str], variables: dict[str, str]) -> Iterator[int]:
-    """Run a server, and yield its port."""
-    port = free_port()
-    running = subprocess.Popen(command, env={**os.environ, **variables, "PORT": str(port)})
-    try:
-        yield port
-    finally:
-        running.terminate()
-        running.wait(20)
 
 
 def scaled_verifiers(folder: Path, factor: float) -> dict[str, list[str]]:
@@ -101,9 +85,9 @@ def scaled_verifiers(folder: Path, factor: float) -> dict[str, list[str]]:
     for language, names in servers_of.items():
         (folder / language).mkdir()
         for name in names:
-            text = (ROOT / "verifiers" / language / name).read_text()
+            text = (published.VERIFIERS / language / name).read_text()
             (folder / language / name).write_text(scaled(text, factor))
-    (folder / "node" / "node_modules").symlink_to(ROOT / "verifiers" / "node" / "node_modules")
+    (folder / "node" / "node_modules").symlink_to(published.VERIFIERS / "node" / "node_modules")
     return {
         "our Python": [sys.executable, str(folder / "python" / "resource_server.py")],
         "our Node": ["node", str(folder / "node" / "resource_server.mjs")],
@@ -128,6 +112,7 @@ class Run:
     """The load, and what was refused or wrongly accepted."""
 
     def __init__(self, service: servers.Server, verifying: list[Verifying | StockPyJwt], rate: float) -> None:
+        self._service = service
         self._rate = rate
         self._http = httpx.Client(base_url=service.url, trust_env=False, timeout=60)
         self._verifying = verifying
@@ -177,14 +162,16 @@ class Run:
             elif dropped_at and time.monotonic() > dropped_at + DROPPED_SECONDS and verifying.name not in STOCK:
                 self.accepted_late[verifying.name] += accepted
 
-    def drop(self, drop: list[str], variables: dict[str, str]) -> None:
+    def drop(self) -> None:
         """Drop the latest key, once others may know the next one.
 
         Its tokens may be refused from now on, and must be after a while.
         """
         kid = self.kids[-1]
         self._dropped[kid] = float("inf")
-        command, environment = [*drop, f"--kid={kid}"], {**os.environ, **variables}
+        contender = self._service.contender
+        command = [contender.command[0], "app", "exec", "drop-key", f"--kid={kid}"]
+        environment = {**os.environ, **contender.environment}
         while subprocess.run(command, env=environment, cwd=ROOT, check=False, capture_output=True).returncode:
             time.sleep(0.2)
         self._dropped[kid] = time.monotonic()
@@ -198,38 +185,34 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=200, help="requests per second, to all five together")
     options = parser.parse_args()
     lead = LEAD_SECONDS / options.factor
-    with local_mongo() as mongo, tempfile.TemporaryDirectory() as temporary, ExitStack() as running:
-        folder = Path(temporary)
-        checkout = Checkout(OURS, ROOT, ROOT / os.environ.get("VENV", ".venv"))
-        uri = f"{mongo.uri.rpartition('/')[0]}/bench_rotations"
-        ours = contenders.service(checkout, secrets.token_urlsafe(48), uri, workers=2, cores="0,1")
-        settings = {"APP_ENV": "testing", "APP_JWT_ALGORITHM": "EdDSA", "APP_ENCRYPTION_KEY": secrets.token_urlsafe(48)}
-        settings |= {
-            "APP_PUBLIC_URL": URL,
-            "APP_SIGNING_KEY_LEAD_SECONDS": str(lead),
-            "APP_LOGINS_PER_ACCOUNT": "1000/minute",
-        }
-        settings |= {"APP_SIGNING_KEY_DAYS": str(lead * 1.05 / 86400)}
-        variables = {**ours.environment, **settings}
-        service = running.enter_context(servers.running(replace(ours, environment=variables), folder))
-        others = {"SERVICE_URL": service.url, "ISSUER": URL, "AUDIENCE": SLUG, "FACTOR": str(options.factor)}
+    settings = {
+        "APP_ENV": "testing",
+        "APP_SIGNING_KEY_LEAD_SECONDS": str(lead),
+        "APP_SIGNING_KEY_DAYS": str(lead * 1.05 / 86400),
+        "APP_LOGINS_PER_ACCOUNT": "1000/minute",
+    }
+    with (
+        alone.service({**published.settings(), **settings}, workers=2) as service,
+        tempfile.TemporaryDirectory() as folder,
+        ExitStack() as running,
+    ):
+        others = {**published.variables_of_verifiers(service), "FACTOR": str(options.factor)}
         verifying: list[Verifying | StockPyJwt] = [Verifying("this service", service.port, "/tests/secret")]
         verifying.append(StockPyJwt(service.url, options.factor))
-        for name, command in scaled_verifiers(folder, options.factor).items():
-            verifying.append(Verifying(name, running.enter_context(process(command, others)), "/orders"))
-        verifying.append(
-            Verifying("jose", running.enter_context(process(["node", str(ROOT / "bench" / "jose.mjs")], others)), "/")
-        )
+        for name, command in scaled_verifiers(Path(folder), options.factor).items():
+            verifying.append(Verifying(name, running.enter_context(alone.beside(command, others)), "/orders"))
+        jose = ["node", str(ROOT / "bench" / "jose.mjs")]
+        verifying.append(Verifying("jose", running.enter_context(alone.beside(jose, others)), "/"))
         time.sleep(5)  # until the verifiers have read everything
         run = Run(service, verifying, options.rate)
         run.start()
         load = threading.Thread(target=run.run)
         load.start()
-        drop, dropped = [str(checkout.environment / "bin" / "sanic"), "app", "exec", "drop-key"], 0
+        dropped = 0
         while len(run.kids) <= options.rotations + dropped and load.is_alive():
             time.sleep(0.2)
             if len(run.kids) - dropped > (dropped + 1) * DROP_EVERY:
-                run.drop(drop, variables)
+                run.drop()
                 dropped += 1
         run.over.set()
         load.join()

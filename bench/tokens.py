@@ -13,6 +13,7 @@ import httpx
 from bson import ObjectId
 
 from app.tokens.access import AccessTokens
+from app.tokens.key_set import KeySet
 from bench.contenders import ACCESS_TOKEN_SECONDS
 from bench.machine import BenchFailed
 from bench.servers import Server
@@ -27,9 +28,9 @@ REJECTED = {401, 422}  # Flask-JWT-Extended returns 422 for a tampered token
 class TokenSigner:
     """A signer of this service's tokens for users and sessions that do not exist: the service does not look them up."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, *, issuer: str = SLUG, key_set: KeySet | None = None) -> None:
         self._tokens = AccessTokens(
-            [key.encode()], issuers=[SLUG], audience=SLUG, lifetime_seconds=ACCESS_TOKEN_SECONDS
+            [key.encode()], issuers=[issuer], audience=SLUG, lifetime_seconds=ACCESS_TOKEN_SECONDS, key_set=key_set
         )
 
     def sign(self, *, user_id: str | None = None, session_id: str | None = None, admin: bool = False) -> str:

@@ -33,6 +33,7 @@ from app.tokens.access import key_id
 from config import Config
 from config.environments import TestingConfig
 from config.product import NAME
+from tests.mailbox import Mailbox, with_mail
 from tools.local_mongo import free_port
 
 PASSWORD = "correct horse battery staple"
@@ -187,6 +188,20 @@ class Actor:
         return self.get("/tests/secret").status_code
 
 
+def registered(service: Service, username: str | None = None) -> Actor:
+    """Register a user of a service, by default under an unused name."""
+    name = username or f"Alice-{secrets.token_hex(6)}"
+    response = service("POST", "/users/registration", json={"username": name, "password": PASSWORD})
+    assert response.status_code == 201, response.text
+    return Actor(service, name, response.json())
+
+
+def drop_database(uri: str) -> None:
+    """Drop the database of a URI."""
+    with MongoClient[Document](uri) as client:
+        client.drop_database(client.get_default_database())
+
+
 def pytest_configure() -> None:
     """End a terminated run as by Ctrl-C, so that fixtures stop the processes that they have started."""
     if threading.current_thread() is threading.main_thread():
@@ -214,8 +229,7 @@ def mongo_uri() -> Iterator[str]:
     assert server, "The suite needs a MongoDB of its own: run scripts/test"
     uri = f"{server.rpartition('/')[0]}/{NAME}_test_{secrets.token_hex(4)}"
     yield uri
-    with MongoClient[Document](uri) as client:
-        client.drop_database(client.get_default_database())
+    drop_database(uri)
 
 
 @pytest.fixture(scope="session")
@@ -262,14 +276,21 @@ def database(mongo_uri: str) -> Iterator[Database[Document]]:
 @pytest.fixture
 def register(service: Service) -> Callable[..., Actor]:
     """Return a function that registers a user under an unused name."""
+    return partial(registered, service)
 
-    def register(username: str | None = None) -> Actor:
-        name = username or f"Alice-{secrets.token_hex(6)}"
-        response = service("POST", "/users/registration", json={"username": name, "password": PASSWORD})
-        assert response.status_code == 201, response.text
-        return Actor(service, name, response.json())
 
-    return register
+@pytest.fixture(scope="module")
+def mailbox() -> Iterator[Mailbox]:
+    """Run a mail server."""
+    with Mailbox() as mailbox:
+        yield mailbox
+
+
+@pytest.fixture(scope="module")
+def mailing(config: Config, mailbox: Mailbox) -> Iterator[Service]:
+    """Run a service that sends mails."""
+    with Service(with_mail(config, mailbox)) as service:
+        yield service
 
 
 @pytest.fixture
@@ -281,8 +302,7 @@ def alice(register: Callable[..., Actor]) -> Actor:
 @pytest.fixture(scope="session")
 def resident(service: Service) -> Actor:
     """Register a user for tests that only read a token; no test ends her session."""
-    body = {"username": f"resident-{secrets.token_hex(6)}", "password": PASSWORD}
-    return Actor(service, body["username"], service("POST", "/users/registration", json=body).json())
+    return registered(service, f"resident-{secrets.token_hex(6)}")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A service that sends mails to a mailbox of the tests, and users with addresses."""
+"""Users with addresses, whose mails the tests read."""
 
 import secrets
 from email.message import EmailMessage
@@ -6,17 +6,10 @@ from typing import Any
 
 import httpx
 
-from config import Config
 from tests.conftest import PASSWORD, Actor, Service
 from tests.mailbox import Mailbox, code, token
 
 NEW_PASSWORD = "a quite different sentence"
-
-
-def with_mail(config: Config, mailbox: Mailbox, **settings: Any) -> Config:
-    """Return settings with which mails go to the mailbox."""
-    mail = {"SMTP_URL": mailbox.url, "MAIL_FROM": "Demo <no-reply@demo.example>", "PUBLIC_URL": "https://demo.example"}
-    return config.model_copy(update={**mail, **settings})
 
 
 class Owner(Actor):

@@ -1,4 +1,4 @@
-"""A mail server of the tests, whose mails they read."""
+"""A mail server of the tests, whose mails they read, and the settings of a service that sends to it."""
 
 import asyncio
 import email
@@ -13,6 +13,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from config import Config
 from tests.processes import TIMEOUT_SECONDS
 from tools.local_mongo import free_port
 
@@ -87,6 +88,12 @@ class Mailbox:
                 assert len(found) >= number, [(mail["To"], mail["Subject"]) for mail in self.mails]
                 return found
             await asyncio.sleep(0.02)
+
+
+def with_mail(config: Config, mailbox: Mailbox, **settings: Any) -> Config:
+    """Return settings with which mails go to the mailbox."""
+    mail = {"SMTP_URL": mailbox.url, "MAIL_FROM": "Demo <no-reply@demo.example>", "PUBLIC_URL": "https://demo.example"}
+    return config.model_copy(update={**mail, **settings})
 
 
 def text(mail: EmailMessage) -> str:

@@ -1,30 +1,14 @@
 """E-mail addresses: verification, change, removal, undo, and logins by address."""
 
 import secrets
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from pymongo.database import Database
 
-from config import Config
 from tests.conftest import PASSWORD, Document, Service
-from tests.mail import NEW_PASSWORD, Owner, with_mail
+from tests.mail import NEW_PASSWORD, Owner
 from tests.mailbox import Mailbox, code, text, token
-
-
-@pytest.fixture(scope="module")
-def mailbox() -> Iterator[Mailbox]:
-    """Run a mail server."""
-    with Mailbox() as mailbox:
-        yield mailbox
-
-
-@pytest.fixture(scope="module")
-def mailing(config: Config, mailbox: Mailbox) -> Iterator[Service]:
-    """Run a service that sends mails."""
-    with Service(with_mail(config, mailbox)) as service:
-        yield service
 
 
 def address() -> str:

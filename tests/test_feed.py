@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 from bson import ObjectId, Timestamp
-from pymongo import MongoClient
 from pymongo.database import Database
 
 from app.models.sessions import Sessions
@@ -19,19 +18,12 @@ from app.security import feed as feed_module
 from app.security.feed import Cursor, Feed
 from app.security.revocations import MARGIN_SECONDS, Revocations
 from config import Config
-from tests.conftest import PASSWORD, Actor, Document, Service
-from tests.mail import NEW_PASSWORD, Owner, with_mail
-from tests.mailbox import Mailbox, token
+from tests.conftest import PASSWORD, Actor, Document, Service, drop_database, registered
+from tests.mail import NEW_PASSWORD, Owner
+from tests.mailbox import Mailbox, token, with_mail
 from tests.published import feed_page, keys_of, verified_page, with_keys
 
 NEWS_SECONDS = 20  # far more than a poll
-
-
-@pytest.fixture(scope="module")
-def mailbox() -> Iterator[Mailbox]:
-    """Run a mail server."""
-    with Mailbox() as mailbox:
-        yield mailbox
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +32,7 @@ def published(config: Config, mailbox: Mailbox) -> Iterator[Service]:
     settings = with_keys(with_mail(config, mailbox), "feed", SESSIONS_PER_USER=3)
     with Service(settings) as service:
         yield service
-    with MongoClient[Document](settings.MONGO_URI) as client:
-        client.drop_database(client.get_default_database())
+    drop_database(settings.MONGO_URI)
 
 
 @pytest.fixture
@@ -50,17 +41,9 @@ def stored(published: Service, database: Database[Document]) -> Database[Documen
     return database.client.get_database(published.config.MONGO_URI.rpartition("/")[2])
 
 
-def register(service: Service) -> Actor:
-    """Register a user."""
-    name = f"user-{secrets.token_hex(6)}"
-    response = service("POST", "/users/registration", json={"username": name, "password": PASSWORD})
-    assert response.status_code == 201, response.text
-    return Actor(service, name, response.json())
-
-
 def administrator(service: Service, stored: Database[Document]) -> Actor:
     """Register an administrator."""
-    actor = register(service)
+    actor = registered(service)
     stored.users.update_one({"username": actor.username}, {"$set": {"access": Access.ADMIN}})
     return actor.log_in()
 
@@ -145,7 +128,7 @@ WAYS = {"end", "end_all", "end_surplus", "end_key"}
 
 @pytest.mark.parametrize("end", ENDS)
 def test_every_end_is_in_the_feed(published: Service, stored: Database[Document], end: str) -> None:
-    actor, admin = register(published), administrator(published, stored)
+    actor, admin = registered(published), administrator(published, stored)
     session_id = actor.claims["sid"]
     assert not in_feed(published, session_id)
     response = ENDS[end](actor, admin, stored)
@@ -170,7 +153,7 @@ def test_no_way_to_end_a_session_was_forgotten() -> None:
 def test_a_page_after_a_cursor_has_what_is_new(published: Service) -> None:
     before = feed_page(published)
     assert (before["after"], before["complete"]) == (None, True)
-    actor = register(published)
+    actor = registered(published)
     actor.post("/auth/logout")
     published.run(published.app.ctx.revocations.catch_up())
     page = feed_page(published, after=before["cursor"])
@@ -192,7 +175,7 @@ def test_a_nonce_is_part_of_the_page_and_nothing_is_waited_for(published: Servic
 
 
 def test_followers_hear_of_an_end_while_they_wait(published: Service) -> None:
-    actor = register(published)
+    actor = registered(published)
     published.run(published.app.ctx.revocations.catch_up())
     cursor = feed_page(published)["cursor"]
 
@@ -235,8 +218,7 @@ def test_who_stops_answers_those_who_wait(config: Config) -> None:
         began = time.monotonic()
         assert service.run(follow()).status_code == 200
         assert time.monotonic() - began < NEWS_SECONDS
-    with MongoClient[Document](settings.MONGO_URI) as client:
-        client.drop_database(client.get_default_database())
+    drop_database(settings.MONGO_URI)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pymongo.errors import DuplicateKeyError
 
 from app.models.users import INDEXES, NOT_MIGRATED, Access, User, Users
 from config import Config
-from tests.conftest import PASSWORD, Actor, Document, Service
+from tests.conftest import PASSWORD, Actor, Document, Service, drop_database
 from tests.serving import CHECKOUT, started
 from tools import migrate_flask_users
 from tools.local_mongo import LocalMongo, local_mongo
@@ -35,8 +35,7 @@ def uri(mongo_uri: str) -> Iterator[str]:
     """Yield the URI of an empty database, and drop it afterwards."""
     uri = f"{mongo_uri}_flask"
     yield uri
-    with MongoClient[Document](uri) as client:
-        client.drop_database(client.get_default_database())
+    drop_database(uri)
 
 
 @pytest.fixture

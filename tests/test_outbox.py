@@ -13,8 +13,8 @@ from pymongo.database import Database
 from app.mail import sender, smtp
 from config import Config
 from tests.conftest import PASSWORD, Document, Service
-from tests.mail import Owner, with_mail
-from tests.mailbox import Mailbox, text, token
+from tests.mail import Owner
+from tests.mailbox import Mailbox, text, token, with_mail
 from tests.processes import TIMEOUT_SECONDS
 
 

@@ -4,28 +4,12 @@ The attacker prepares an account for the victim's address, and waits for the vic
 """
 
 import secrets
-from collections.abc import Iterator
 
 import pytest
 
-from config import Config
 from tests.conftest import PASSWORD, Service
-from tests.mail import NEW_PASSWORD, Owner, with_mail
+from tests.mail import NEW_PASSWORD, Owner
 from tests.mailbox import Mailbox, code, text, token
-
-
-@pytest.fixture(scope="module")
-def mailbox() -> Iterator[Mailbox]:
-    """Run a mail server."""
-    with Mailbox() as mailbox:
-        yield mailbox
-
-
-@pytest.fixture(scope="module")
-def mailing(config: Config, mailbox: Mailbox) -> Iterator[Service]:
-    """Run a service that sends mails."""
-    with Service(with_mail(config, mailbox)) as service:
-        yield service
 
 
 @pytest.fixture

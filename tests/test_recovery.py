@@ -2,7 +2,6 @@
 
 import logging
 import secrets
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,8 +11,8 @@ from app.database.collection import DECODING
 from app.models.users import Access
 from config import Config
 from tests.conftest import PASSWORD, Document, Service
-from tests.mail import NEW_PASSWORD, Owner, with_mail
-from tests.mailbox import LINK, Mailbox, text, token
+from tests.mail import NEW_PASSWORD, Owner
+from tests.mailbox import LINK, Mailbox, text, token, with_mail
 
 POISONED = {
     "Host": "evil.example",
@@ -23,20 +22,6 @@ POISONED = {
     "Origin": "https://evil.example",
     "Referer": "https://evil.example/",
 }
-
-
-@pytest.fixture(scope="module")
-def mailbox() -> Iterator[Mailbox]:
-    """Run a mail server."""
-    with Mailbox() as mailbox:
-        yield mailbox
-
-
-@pytest.fixture(scope="module")
-def mailing(config: Config, mailbox: Mailbox) -> Iterator[Service]:
-    """Run a service that sends mails."""
-    with Service(with_mail(config, mailbox)) as service:
-        yield service
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import KeySet as JoserfcKeySet
-from pymongo import MongoClient
 from pymongo.database import Database
 
 from app.models.keys import Ring, startup_error
@@ -24,7 +23,7 @@ from app.tokens.key_set import encryption_key_name
 from app.tokens.keys import Encrypted, Encryption, SigningKey, UndecipherableSecret
 from config import Config
 from config.product import SLUG
-from tests.conftest import PASSWORD, Actor, Document, Service
+from tests.conftest import PASSWORD, Actor, Document, Service, drop_database, registered
 from tests.published import ENCRYPTION_KEY, URL, feed_page, header, jwks, keys_of, signing_key, with_keys
 
 ALGORITHMS = ["EdDSA", "ES256"]
@@ -36,7 +35,7 @@ def published(request: pytest.FixtureRequest, config: Config) -> Iterator[Servic
     settings = with_keys(config, f"keys_{request.param.lower()}", JWT_ALGORITHM=request.param)
     with Service(settings) as service:
         yield service
-    drop_database(settings)
+    drop_database(settings.MONGO_URI)
 
 
 @pytest.fixture
@@ -44,12 +43,7 @@ def fresh_settings(config: Config) -> Iterator[Config]:
     """Return settings with a database that is empty."""
     settings = with_keys(config, f"keys_{secrets.token_hex(4)}", SIGNING_KEY_LEAD_SECONDS=0)
     yield settings
-    drop_database(settings)
-
-
-def drop_database(settings: Config) -> None:
-    with MongoClient[Document](settings.MONGO_URI) as client:
-        client.drop_database(client.get_default_database())
+    drop_database(settings.MONGO_URI)
 
 
 Stored = Callable[[Config], Database[Document]]
@@ -59,14 +53,6 @@ Stored = Callable[[Config], Database[Document]]
 def stored(database: Database[Document]) -> Stored:
     """Return a function that returns the database of a service."""
     return lambda settings: database.client.get_database(settings.MONGO_URI.rpartition("/")[2])
-
-
-def register(service: Service) -> Actor:
-    """Register a user."""
-    name = f"user-{secrets.token_hex(6)}"
-    response = service("POST", "/users/registration", json={"username": name, "password": PASSWORD})
-    assert response.status_code == 201, response.text
-    return Actor(service, name, response.json())
 
 
 def rotate(service: Service, *, now: bool = False) -> str:
@@ -83,7 +69,7 @@ def rotate(service: Service, *, now: bool = False) -> str:
 # RFC 9864 replaces the name EdDSA by Ed25519, which PyJWT does not know yet.
 @pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
 def test_another_implementation_verifies_the_tokens_by_the_published_keys(published: Service) -> None:
-    actor = register(published)
+    actor = registered(published)
     keys = published("GET", "/.well-known/jwks.json").json()
     algorithm = published.config.JWT_ALGORITHM
     token = joserfc_jwt.decode(actor.tokens["access_token"], JoserfcKeySet.import_key_set(keys), algorithms=[algorithm])
@@ -134,7 +120,7 @@ def test_without_keys_the_set_is_empty_and_there_is_no_feed(service: Service) ->
 
 
 def test_a_key_is_published_before_it_signs(published: Service) -> None:
-    actor = register(published)
+    actor = registered(published)
     current = header(actor.tokens["access_token"])["kid"]
     (next_,) = set(jwks(published)) - {current}
     with pytest.raises(NextKeyTooYoung):
@@ -151,7 +137,7 @@ def test_a_rotation_ends_no_session_and_previous_keys_go_when_their_tokens_are_d
     with Service(fresh_settings) as service:
         actors = []
         for _ in range(3):
-            actors.append(register(service))
+            actors.append(registered(service))
             rotate(service)
         assert [actor.secret_status for actor in actors] == [200, 200, 200]
         assert len(jwks(service)) == 5
@@ -199,13 +185,13 @@ def test_a_switch_of_the_algorithm_and_back_logs_nobody_out(fresh_settings: Conf
     """During the switch, machines with both settings serve."""
     before = fresh_settings.model_copy(update={"JWT_ALGORITHM": "HS256"})
     with Service(before) as old:
-        early = register(old)
+        early = registered(old)
         assert header(early.tokens["access_token"])["alg"] == "HS256"
         assert old.run(keys_of(old).signing.rotate("EdDSA", now=False)) in str(
             stored(fresh_settings)["keys"].find_one()
         )
         with Service(fresh_settings) as new:
-            late = register(new)
+            late = registered(new)
             assert header(late.tokens["access_token"])["alg"] == "EdDSA"
             assert Actor(new, early.username, early.tokens).secret_status == 200
             assert Actor(old, late.username, late.tokens).secret_status == 200
@@ -220,7 +206,7 @@ def test_a_token_of_a_key_that_another_worker_made_a_moment_ago_is_accepted(fres
     with Service(fresh_settings) as one, Service(fresh_settings.model_copy(update=slow)) as other:
         rotate(one)
         rotate(one, now=True)
-        actor = register(one)
+        actor = registered(one)
         assert header(actor.tokens["access_token"])["kid"] not in keys_of(other).set.public
         for method, path in (("GET", "/tests/secret"), ("GET", "/auth/verify"), ("GET", "/auth/me")):
             assert other(method, path, token=actor.tokens["access_token"]).status_code == 200
@@ -250,7 +236,7 @@ def count_reads(service: Service) -> list[int]:
 
 def test_tokens_of_a_dropped_key_are_refused_everywhere_and_their_sessions_go_on(fresh_settings: Config) -> None:
     with Service(fresh_settings) as one, Service(fresh_settings) as other:
-        actor = register(one)
+        actor = registered(one)
         kid = header(actor.tokens["access_token"])["kid"]
         assert other("GET", "/tests/secret", token=actor.tokens["access_token"]).status_code == 200
         one.run(keys_of(one).signing.drop(kid, now=False))
@@ -280,7 +266,7 @@ def test_every_key_can_be_dropped(fresh_settings: Config, which: str, stored: St
         assert kid not in left
         assert {after["current"], after["next"]} <= left
         assert (after["current"] == ring["next"]) == (which == "current")
-        assert register(service).secret_status == 200
+        assert registered(service).secret_status == 200
 
 
 def test_a_key_is_not_dropped_while_others_may_not_know_the_next_one(published: Service) -> None:
@@ -326,14 +312,14 @@ def test_a_ciphertext_is_worth_nothing_in_another_place() -> None:
 
 def test_a_new_encryption_key_reads_the_old_secrets_and_renews_them(fresh_settings: Config, stored: Stored) -> None:
     with Service(fresh_settings) as service:
-        actor = register(service)
+        actor = registered(service)
     new = secrets.token_urlsafe(32)
     both = fresh_settings.model_copy(update={"ENCRYPTION_KEY": new, "ENCRYPTION_PREVIOUS_KEYS": [ENCRYPTION_KEY]})
     with Service(both) as service:
         assert Actor(service, actor.username, actor.tokens).secret_status == 200
         rewrapped = service.run(keys_of(service).signing.rewrap())
         assert (rewrapped.done, rewrapped.left) == (2, 0)
-        assert register(service).secret_status == 200
+        assert registered(service).secret_status == 200
     with Service(fresh_settings.model_copy(update={"ENCRYPTION_KEY": new})) as service:
         assert Actor(service, actor.username, actor.tokens).secret_status == 200
     names = [encryption_key_name(ENCRYPTION_KEY.encode())]
@@ -399,7 +385,7 @@ def raw(key: SigningKey, claims: Document, **headers: Any) -> str:
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_forged_tokens_are_refused(published: Service, attack: Callable[..., str]) -> None:
-    actor = register(published)
+    actor = registered(published)
     key = signing_key(published)
     assert published("GET", "/tests/secret", token=signed(key, actor.claims)).status_code == 200, "the tools are right"
     forged = attack(key, SigningKey.new(published.config.JWT_ALGORITHM), actor.claims)
@@ -410,7 +396,7 @@ def test_forged_tokens_are_refused(published: Service, attack: Callable[..., str
 
 def test_a_token_of_another_algorithm_under_a_kid_is_refused(published: Service) -> None:
     """Algorithm confusion: the algorithm is that of the key."""
-    actor, key = register(published), signing_key(published)
+    actor, key = registered(published), signing_key(published)
     other = SigningKey.new("ES256" if published.config.JWT_ALGORITHM == "EdDSA" else "EdDSA")
     forged = signed(other, actor.claims, kid=key.public.kid)
     assert published("GET", "/tests/secret", token=forged).status_code == 401
@@ -451,9 +437,9 @@ def test_a_drop_that_is_told_twice_keeps_its_place(fresh_settings: Config, store
 def test_a_private_key_that_cannot_be_read_stops_no_verification(fresh_settings: Config, stored: Stored) -> None:
     """While ENCRYPTION_KEY is changed on one machine after the other."""
     with Service(fresh_settings) as service:
-        actor = register(service)
+        actor = registered(service)
         rotate(service)
-        young = register(service)
+        young = registered(service)
         stored(fresh_settings)["keys"].update_one({}, {"$set": {"keys.$[].secret.key": "00000000"}})
     unreadable = fresh_settings.model_copy(update={"JWT_ALGORITHM": "HS256"})
     with Service(unreadable) as service:
@@ -467,20 +453,20 @@ def test_the_first_key_of_another_algorithm_signs_once_others_may_know_it(
 ) -> None:
     lead = fresh_settings.model_copy(update={"SIGNING_KEY_LEAD_SECONDS": 600})
     with Service(lead) as service:
-        assert header(register(service).tokens["access_token"])["alg"] == "EdDSA"
+        assert header(registered(service).tokens["access_token"])["alg"] == "EdDSA"
     with Service(lead.model_copy(update={"JWT_ALGORITHM": "ES256"})) as service:
         assert {key["alg"] for key in jwks(service).values()} == {"EdDSA", "ES256"}
-        assert header(register(service).tokens["access_token"])["alg"] == "EdDSA"
+        assert header(registered(service).tokens["access_token"])["alg"] == "EdDSA"
         earlier = {"$set": {"keys.$[].created_at": datetime.now(UTC) - timedelta(seconds=601)}}
         stored(lead)["keys"].update_one({"_id": "ES256"}, earlier)
         service.run(keys_of(service).signing.follow())
-        assert header(register(service).tokens["access_token"])["alg"] == "ES256"
+        assert header(registered(service).tokens["access_token"])["alg"] == "ES256"
 
 
 def test_no_token_is_issued_while_the_keys_are_not_read(fresh_settings: Config) -> None:
     """Rather than one that other services cannot verify."""
     with Service(fresh_settings) as service:
-        actor = register(service)
+        actor = registered(service)
         key, keys_of(service).set.signing = keys_of(service).set.signing, None
         body = {"username": actor.username, "password": PASSWORD}
         refused = service("POST", "/auth", json=body)

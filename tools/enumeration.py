@@ -21,10 +21,10 @@ import httpx
 from sanic_testing.reusable import ReusableClient
 
 from app import create_app
-from app.models.users import User
 from app.security.passwords import CONTEXT
 from config.environments import TestingConfig
 from tools.local_mongo import free_port, local_mongo
+from tools.verified_users import verified_user
 
 MOST_AUC = 0.55
 LEAK_SECONDS = 0.002
@@ -129,9 +129,7 @@ async def add_users(app: Any, addresses: list[str]) -> None:
     """Add users with verified addresses."""
     password_hash = CONTEXT.hash(PASSWORD)
     for address in addresses:
-        document = User.new(f"known-{secrets.token_hex(6)}", password_hash).to_document()
-        document |= {"email": {"address": address, "key": address}, "held_emails": [{"key": address}]}
-        await app.ctx.users._users.insert(document)
+        await app.ctx.users._users.insert(verified_user(f"known-{secrets.token_hex(6)}", password_hash, address))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
-from pymongo import MongoClient
 
-from tests.conftest import Document
+from tests.conftest import drop_database
 from tests.processes import TIMEOUT_SECONDS
 from tests.serving import started
 
@@ -49,8 +48,7 @@ def served(mongo_uri: str, settings: dict[str, str]) -> Iterator[str]:
         command.send(signal.SIGTERM)
         assert command.wait() == 0, command.output
         assert "Traceback" not in command.output, command.output
-    with MongoClient[Document](uri) as client:
-        client.drop_database(client.get_default_database())
+    drop_database(uri)
 
 
 @pytest.fixture(scope="module")

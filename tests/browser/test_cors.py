@@ -5,9 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page
-from pymongo import MongoClient
 
-from tests.conftest import Document
+from tests.conftest import Document, drop_database
 from tests.serving import started
 from tools.local_mongo import free_port
 
@@ -51,8 +50,7 @@ def served(mongo_uri: str) -> Iterator[int]:
         command.send(signal.SIGTERM)
         command.wait()
         assert "Traceback" not in command.output, command.output
-    with MongoClient[Document](uri) as client:
-        client.drop_database(client.get_default_database())
+    drop_database(uri)
 
 
 @pytest.mark.parametrize("what", REQUESTS)

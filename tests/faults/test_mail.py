@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from pymongo import MongoClient
 
-from app.models.users import User
 from app.security.passwords import CONTEXT
 from tests.conftest import Document
 from tests.faults.conftest import Server, serving
 from tests.mailbox import Mailbox
 from tests.processes import until
 from tools.local_mongo import LocalMongo
+from tools.verified_users import verified_user
 
 Note = Callable[[str], None]
 
@@ -74,12 +74,7 @@ def add_users(uri: str) -> list[str]:
     names = [f"user-{secrets.token_hex(6)}" for _ in range(USERS)]
     password_hash = CONTEXT.hash(OLD)
     with MongoClient[Document](uri) as client:
-        documents = [
-            User.new(name, password_hash).to_document()
-            | {"email": {"address": f"{name}@example.com", "key": f"{name}@example.com"}}
-            | {"held_emails": [{"key": f"{name}@example.com"}]}
-            for name in names
-        ]
+        documents = [verified_user(name, password_hash, f"{name}@example.com") for name in names]
         client.get_default_database().users.insert_many(documents)
     return names
 
