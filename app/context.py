@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from app.capabilities.mail import Mail
 
 FEED_SHARE = 0.4  # of REVOCATION_STALE_SECONDS, for one look at the feed
+LOOK_POLLS = 0.9  # between two looks at the feed: with the time that they take, news arrive within one poll
 INTERRUPTED_POLLS = 3  # between two looks for interrupted logouts: they are rare, and were not acknowledged
 
 
@@ -101,8 +102,8 @@ class Context:
         self.connections = Connections(capacity(config.CONNECTIONS_PER_WORKER))
         await self.passwords.prepare()
         await self._measure()
-        repeated = [
-            ("following revocations", self._follow, 1),
+        repeated: list[tuple[str, Callable[[], Awaitable[None]], float]] = [
+            ("following revocations", self._follow, LOOK_POLLS),
             ("finishing interrupted logouts", self._finish_interrupted, INTERRUPTED_POLLS),
             ("measuring", self._measure, 1),
             ("logging repeated events", self._log_repeated, 1),

@@ -1,12 +1,13 @@
 """Measure how soon other services refuse the token of an ended session: python -m bench.foreign [--logouts 10000].
 
 This service runs with two workers and EdDSA, and the example resource servers in Python and Node follow it. For each
-session: log out, then ask both servers until they answer 401. Prints the delays after the 204 (p50, p99, max) and how
-many requests the resource servers have sent to this service while they answered.
+session: log out at a random moment, then ask both servers until they answer 401. Prints the delays after the 204 (p50,
+p99, max) and how many requests the resource servers have sent to this service while they answered.
 """
 
 import argparse
 import http.client
+import random
 import statistics
 import sys
 import threading
@@ -17,7 +18,8 @@ from itertools import count
 from bench import alone, published
 from bench.database import fill_sessions
 
-CLIENTS = 10
+CLIENTS = 20
+SPREAD_SECONDS = 1  # over which logouts are spread, or each would follow the look that has shown the one before
 PAUSE_SECONDS = 0.01  # between two questions to one server
 COMMANDS = {
     "Python": [sys.executable, str(published.VERIFIERS / "python" / "resource_server.py")],
@@ -74,6 +76,7 @@ class Run:
         others = {name: Client(port) for name, port in self._others.items()}
         while token := self._next():
             asked = sum(other.wait_for(200, token) for other in others.values())
+            time.sleep(random.uniform(0, SPREAD_SECONDS))  # noqa: S311  # spreads the load, hides nothing
             if service.status("POST", "/auth/logout", token) != 204:
                 raise AssertionError("the logout failed")
             ended, waiting = time.monotonic(), dict(others)
