@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import json
 import math
+import random
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -27,6 +28,8 @@ PAGE = 2000  # sessions of a response; the last page also has all of the latest 
 WAITING, WAITING_OF_NETWORK = 1000, 20  # at a worker
 ALL = ""  # the key of all networks together
 LOOK_SOON_SECONDS = 0.05  # so that many ends share a look
+AT_ONCE = 8  # followers are answered in one round of the event loop, so that others' requests do not wait for all
+SPREAD = 0.2  # of a wait, or followers that were told at once would return at once, too (thundering herd)
 REMEMBERED, SMALL = 100, 10_000  # contents and pages, for followers that know the same; of at most so many bytes
 AHEAD_SECONDS = 60  # a cursor from a later time was made before the database was restored
 
@@ -91,6 +94,7 @@ class Feed:
         self._summaries: dict[int, Cursor] = {}
         self._signed: dict[str, str] = {}
         self._waiting: Counter[str] = Counter()
+        self._answering = asyncio.Semaphore(AT_ONCE)
         self._closing = False
         self._look_is_due = False
 
@@ -146,7 +150,9 @@ class Feed:
         if cursor and cursor.seconds > self._clock() + AHEAD_SECONDS:
             raise UnknownCursor
         if cursor and nonce is None and wait and self._has_room(network):
-            await self._wait_for_news(cursor, wait, network)
+            await self._wait_for_news(cursor, wait * random.uniform(1 - SPREAD, 1), network)  # noqa: S311 - no secret
+            async with self._answering:
+                await asyncio.sleep(0)
         if self._signs_with_a_dropped_key():
             await self._replace_key()
         unsettled = self._since == BEGINNING and len(self._recent) > PAGE  # right after the start

@@ -32,15 +32,38 @@ def election_seconds() -> float:
 
 
 @pytest.fixture(scope="module")
+def languages() -> Collection[str]:
+    """Return the languages of resource servers that follow both services; a module can override this."""
+    return ()
+
+
+@pytest.fixture(scope="module")
+def clocks_apart() -> float:
+    """Return how many seconds the wall clocks of resource servers are apart from others; a module can override this."""
+    return 0
+
+
+@pytest.fixture(scope="module")
 def bed(
-    tmp_path_factory: pytest.TempPathFactory, own_clocks: Collection[str], election_seconds: float
+    tmp_path_factory: pytest.TempPathFactory,
+    own_clocks: Collection[str],
+    election_seconds: float,
+    languages: Collection[str],
+    clocks_apart: float,
 ) -> Iterator[Bed]:
     """Run the machines for the module. Fails, and does not skip, on a machine that cannot."""
     missing = missing_requirements()
-    if own_clocks and not faketime_library():
+    if (own_clocks or clocks_apart) and not faketime_library():
         missing.append("libfaketime (apt-get install faketime)")
     if missing:
         pytest.fail(f"The partition tests need what is missing here: {', '.join(missing)}", pytrace=False)
     folder = tmp_path_factory.mktemp("partition")
-    with running_bed(folder, own_clocks=own_clocks, election_seconds=election_seconds) as bed:
+    bed = Bed(
+        folder,
+        own_clocks=own_clocks,
+        election_seconds=election_seconds,
+        languages=languages,
+        clocks_apart=clocks_apart,
+    )
+    with running_bed(bed):
         yield bed

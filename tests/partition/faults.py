@@ -90,6 +90,32 @@ def flap(bed: Bed) -> None:
         time.sleep(FLAP_SECONDS)
 
 
+def cut_followers(bed: Bed) -> None:
+    """Lose all packets between the resource servers and both services."""
+    bed.network.cut(bed.followers, [service.host for service in bed.services])
+
+
+def deaf_followers(bed: Bed) -> None:
+    """Lose what is sent to the resource servers."""
+    bed.network.cut([service.host for service in bed.services], bed.followers, one_way=True)
+
+
+def slow_followers(bed: Bed) -> None:
+    """Delay all packets between the resource servers and the services."""
+    bed.network.delay(bed.followers, [service.host for service in bed.services], SLOW_MEMBER_SECONDS)
+
+
+def lossy_followers(bed: Bed) -> None:
+    """Lose some packets between the resource servers and the services."""
+    bed.network.lose(bed.followers, [service.host for service in bed.services], LOST_SHARE)
+
+
+def replace_workers(bed: Bed) -> None:
+    """Kill every worker of both services once."""
+    for service in bed.services:
+        service.replace_workers()
+
+
 FAULTS = (
     Fault("no-fault", nothing),
     Fault("symmetric", Bed.isolate),
@@ -101,5 +127,15 @@ FAULTS = (
     Fault("slow-members", slow_members),
     Fault("loss", lossy_links),
     Fault("flapping", Bed.isolate, flap),
+)
+# What can happen to those who follow the services, besides.
+FOLLOWING = (
+    Fault("cut-followers", cut_followers),
+    Fault("deaf-followers", deaf_followers),
+    Fault("slow-followers", slow_followers),
+    Fault("lossy-followers", lossy_followers),
+    Fault("restarted", nothing, Bed.restart),
+    Fault("replaced-workers", nothing, replace_workers),
+    Fault("isolated-and-restarted", Bed.isolate, Bed.restart),
 )
 PAUSED_MACHINE = Fault("paused-machine", isolate_and_pause, resume)

@@ -31,6 +31,12 @@ def faketime_library() -> Path | None:
     return next(found, None)
 
 
+def wall_clock(seconds_ahead: float) -> dict[str, str]:
+    """Return variables with which the wall clock of a process is ahead, or behind."""
+    ahead = {"FAKETIME": f"{seconds_ahead:+f}", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return ahead | {"LD_PRELOAD": str(faketime_library())}
+
+
 class Member:
     """A mongod that can be paused, with its machine's clocks if it has `own_clocks`."""
 

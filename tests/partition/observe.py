@@ -8,14 +8,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from itertools import groupby
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from pymongo.errors import PyMongoError
 
 from tests.partition.members import Member
 from tests.partition.network import Host
-from tests.partition.requests import Request
-from tests.partition.services import Worker
+from tests.partition.requests import Answer, Request
 
 PERIOD_SECONDS = 0.1
 
@@ -69,11 +68,28 @@ class Observer:
             self._stopping.wait(PERIOD_SECONDS - (time.monotonic() - at))
 
 
-class Watch(Observer):
-    """Observes what one worker answers to a request."""
+class Server(Protocol):
+    """What accepts or rejects tokens: a worker, or a resource server."""
 
-    def __init__(self, worker: Worker, request: Request) -> None:
-        super().__init__(worker.name, worker.host, lambda: str(worker.ask_here(request)))
+    name: str
+    host: Host
+
+    def protected(self, token: str) -> Request:
+        """Return a request that any valid access token allows."""
+
+    def ask(self, request: Request) -> Answer:
+        """Send a request."""
+
+    def ask_here(self, request: Request) -> Answer:
+        """Send a request, from a thread of its host."""
+
+
+class Watch(Observer):
+    """Observes whether one server accepts an access token."""
+
+    def __init__(self, server: Server, token: str) -> None:
+        request = server.protected(token)
+        super().__init__(server.name, server.host, lambda: str(server.ask_here(request)))
 
 
 class Role(Observer):

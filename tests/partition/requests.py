@@ -40,9 +40,14 @@ READY = Request("GET", "/health/ready")
 HELLO = Request("GET", "/tests/hello")
 
 
+def with_token(path: str, token: str) -> Request:
+    """Return a request that reads something with an access token."""
+    return Request("GET", path, token)
+
+
 def secret(token: str) -> Request:
     """Return a request that any valid access token allows; the worker answers it without the database."""
-    return Request("GET", "/tests/secret", token)
+    return with_token("/tests/secret", token)
 
 
 def registration(username: str) -> Request:

@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import os
+import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -9,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.partition.network import Host
-from tests.partition.requests import HELLO, READY, Account, Answer, Request, registration
+from tests.partition.requests import HELLO, READY, Account, Answer, Request, registration, secret
 from tests.processes import TIMEOUT_SECONDS, Command, Process, connection_owner, until
 from tests.serving import CHECKOUT, SANIC, new_name
 
@@ -56,6 +58,10 @@ class Worker:
         self._process = process
         self.name = f"{host.name}/{process.pid}"
 
+    def protected(self, token: str) -> Request:
+        """Return a request that any valid access token allows."""
+        return secret(token)
+
     def ask(self, request: Request) -> Answer:
         """Send one request."""
         return self.host.run(partial(self.ask_here, request))
@@ -69,6 +75,10 @@ class Worker:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def kill(self) -> None:
+        """Kill the process."""
+        os.kill(self._process.pid, signal.SIGKILL)
 
     def _reconnected(self) -> bool:
         self._connection, process = connect({self._process})
@@ -86,15 +96,22 @@ class Service:
 
     def open(self, environment: Mapping[str, str]) -> None:
         """Start the service without waiting."""
-        options = (f"--port={PORT}", f"--workers={self._workers}", "--no-motd")
+        options = ("--host=0.0.0.0", f"--port={PORT}", f"--workers={self._workers}", "--no-motd")
         self._command = Command(self.host.command(SANIC, "app", *options), cwd=CHECKOUT, env=environment)
 
     def close(self, log: Path) -> None:
-        """Kill the service and write its output to a file."""
+        """Kill the service and add its output to a file."""
         if self._command:
-            log.write_text(self._command.output)
+            with log.open("a") as file:
+                file.write(self._command.output)
             self._command.close()
             self._command = None
+
+    def replace_workers(self) -> None:
+        """Kill each worker once; the service starts others."""
+        with self.each_worker() as workers:
+            for worker in workers:
+                worker.kill()
 
     @property
     def output(self) -> str:

@@ -7,7 +7,7 @@ import pytest
 from tests.partition.bed import Bed
 from tests.partition.conftest import Note
 from tests.partition.faults import PAUSED_MACHINE
-from tests.partition.test_partition import assert_rejected_in_time
+from tests.partition.trials import TRIALS, Trial, assert_rejected_in_time
 
 
 @pytest.fixture(scope="module")
@@ -17,4 +17,4 @@ def own_clocks() -> Collection[str]:
 
 
 def test_an_ended_session_is_rejected_in_time_although_a_primary_resumes(bed: Bed, note: Note) -> None:
-    assert_rejected_in_time(bed, PAUSED_MACHINE, note)
+    assert_rejected_in_time([Trial(bed, PAUSED_MACHINE) for _ in range(TRIALS)], note)

@@ -5,8 +5,8 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 
 from pymongo import MongoClient
@@ -17,9 +17,8 @@ from config import Config
 from tests.conftest import Document
 from tests.partition.bed import Bed
 from tests.partition.faults import Fault
-from tests.partition.observe import Role, Watch
-from tests.partition.requests import Account, secret
-from tests.partition.services import Worker
+from tests.partition.observe import Role, Server, Watch
+from tests.partition.requests import Account
 from tests.processes import TIMEOUT_SECONDS, until
 
 TRIALS = int(os.environ.get("PARTITION_TRIALS", "1"))  # of each fault; set 5 for a thorough run
@@ -40,24 +39,25 @@ class Trial:
 
     bed: Bed
     fault: Fault
+    watched: Callable[[Bed], AbstractContextManager[Sequence[Server]]] = Bed.each_worker
     seconds: float | None = None  # from the acknowledged end to the last acceptance; None without an acknowledged end
-    wrong: list[str] = field(default_factory=list)  # what workers answered wrong after healing
+    wrong: list[str] = field(default_factory=list)  # what servers answered wrong after healing
 
     def run(self) -> None:
-        """End the session at the larger side, watch what every worker answers, and heal."""
+        """End the session at the larger side, watch what every server answers, and heal."""
         self.bed.settle()
         ended, active = self.bed.a.register(), self.bed.a.register()
-        with self.bed.each_worker() as workers:
-            self._watch(workers, ended)
+        with self.watched(self.bed) as servers:
+            self._watch(servers, ended)
             if self.seconds is not None:
-                self.wrong += wrong_answers(workers, ended, REJECTED)
-            self.wrong += wrong_answers(workers, active, ACCEPTED)
+                self.wrong += wrong_answers(servers, ended, REJECTED)
+            self.wrong += wrong_answers(servers, active, ACCEPTED)
 
-    def _watch(self, workers: Sequence[Worker], account: Account) -> None:
+    def _watch(self, servers: Sequence[Server], account: Account) -> None:
         with ExitStack() as observers:
-            watches = [observers.enter_context(Watch(worker, secret(account.access_token))) for worker in workers]
+            watches = [observers.enter_context(Watch(server, account.access_token)) for server in servers]
             roles = [observers.enter_context(Role(member)) for member in self.bed.members]
-            until(lambda: all(watch.latest().seen == ACCEPTED for watch in watches), "200 from every worker")
+            until(lambda: all(watch.latest().seen == ACCEPTED for watch in watches), "200 from every server")
             begin = time.monotonic()
             ended_at = self._end_during_fault(account, watches)
             healed_at = time.monotonic()
@@ -72,7 +72,7 @@ class Trial:
         log.info("%s: %s s; %s\n  %s", self.fault.name, self.seconds, times, stories)
 
     def _end_during_fault(self, account: Account, watches: Sequence[Watch]) -> float | None:
-        """Return when the end of the session was acknowledged. The fault lasts until no worker accepts the session."""
+        """Return when the end of the session was acknowledged. The fault lasts until no server accepts the session."""
         self.fault.begin(self.bed)
         ended_at = end_session(self.bed, account)
         if ended_at:
@@ -105,7 +105,7 @@ def end_session(bed: Bed, account: Account) -> float | None:
 
 
 def wait_for_rejections(watches: Sequence[Watch]) -> None:
-    """Wait until the limit has passed and no worker has accepted the session for a while."""
+    """Wait until the limit has passed and no server has accepted the session for a while."""
     begin = time.monotonic()
 
     def rejected() -> bool:
@@ -116,9 +116,9 @@ def wait_for_rejections(watches: Sequence[Watch]) -> None:
     until(rejected, "the end of a fault")
 
 
-def wrong_answers(workers: Sequence[Worker], account: Account, expected: str) -> list[str]:
-    """Return the workers that do not give the expected answer to an access token."""
-    answers = {worker.name: str(worker.ask(secret(account.access_token))) for worker in workers}
+def wrong_answers(servers: Sequence[Server], account: Account, expected: str) -> list[str]:
+    """Return the servers that do not give the expected answer to an access token."""
+    answers = {server.name: str(server.ask(server.protected(account.access_token))) for server in servers}
     return [f"{name}: {answer}, not {expected}" for name, answer in answers.items() if answer != expected]
 
 
@@ -131,3 +131,16 @@ def summary(trials: Sequence[Trial]) -> str:
         f"{len(seconds)} of {len(trials)} ends acknowledged; "
         f"wrong answers after healing in {sum(bool(trial.wrong) for trial in trials)} trials"
     )
+
+
+def assert_rejected_in_time(trials: Sequence[Trial], note: Callable[[str], None]) -> None:
+    """Run the trials of a fault and fail if a session was accepted for too long."""
+    try:
+        for trial in trials:
+            trial.run()
+    finally:
+        note(summary(trials))
+    assert not [text for trial in trials for text in trial.wrong]
+    seconds = [trial.seconds for trial in trials if trial.seconds is not None]
+    assert seconds, "no end of a session was acknowledged"
+    assert max(seconds) <= LIMIT_SECONDS

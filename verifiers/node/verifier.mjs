@@ -155,8 +155,7 @@ export class Verifier {
 
   /** Hear of news at once. These answers may be recordings, so no proof uses their cursor. */
   async #listen() {
-    this.#heard = this.#cursor;
-    while (this.#heard !== null) {
+    for (this.#heard = this.#cursor; this.#heard !== null; ) {
       this.#heard = (await this.#ask(this.#heard, { wait: "25" })).cursor;
       await sleep(this.#settings.staleSeconds * 10, undefined, { signal: this.#closing.signal });
     }
@@ -179,12 +178,13 @@ export class Verifier {
   /** Return the body of a response that is successful, in time and not too large. */
   async #get(path, query = {}) {
     const { url, staleSeconds } = this.#settings;
-    const request = new AbortController(); // of the request and its timer
-    this.#closing.signal.addEventListener("abort", () => request.abort(), { signal: request.signal });
+    const [request, { signal: closing }] = [new AbortController(), this.#closing]; // the former is of the timer, too
+    const abort = () => request.abort();
+    closing.addEventListener("abort", abort); // removed below: Node does not always remove one that has a signal
     const late = sleep((staleSeconds / 3 + Number(query.wait ?? 0)) * 1000, undefined, request);
     const read = this.#read(`${url}${path}?${new URLSearchParams(query)}`, request);
-    const body = await Promise.race([read, late]).finally(() => request.abort());
-    return body ?? Promise.reject(new Error("there was no answer in time"));
+    const first = Promise.race([read, late]).finally(() => closing.removeEventListener("abort", abort) ?? abort());
+    return (await first) ?? Promise.reject(new Error("there was no answer in time"));
   }
 
   async #read(url, { signal }) {

@@ -33,7 +33,7 @@ export async function startService() {
       service.fetches += 1;
       return response.end(JSON.stringify({ keys: service.keys.map(({ jwk }) => jwk) }));
     }
-    if (nonce === undefined) return; // a long poll without news
+    if (nonce === undefined) await new Promise((resolve) => setTimeout(resolve, 200)); // a long poll without news
     const { sessions } = service;
     const feed = { iss: ISSUER, iat: seconds(), after, cursor: "1", complete: true, sessions, dropped_keys: [], age: 0 };
     response.end(await sign({ ...feed, nonce }, "revocations+jwt"));

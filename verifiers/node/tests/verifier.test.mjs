@@ -2,10 +2,13 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { getEventListeners } from "node:events";
 import { createServer } from "node:http";
 import { syncBuiltinESMExports } from "node:module";
 import os from "node:os";
 import { after, before, describe, test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import express from "express";
 import fastify from "fastify";
 import { Refusal, Verifier } from "../verifier.mjs";
@@ -127,6 +130,23 @@ test("a suspended machine accepts nothing before the next proof", async () => {
   await until(() => verifier.authenticate(authorization).then(Boolean, () => false));
   os.uptime = uptime;
   syncBuiltinESMExports();
+  await verifier.close();
+});
+
+test("requests leave no listeners behind", async () => {
+  setFlagsFromString("--expose-gc");
+  const [collect, { AbortController }, made] = [runInNewContext("gc"), globalThis, []];
+  globalThis.AbortController = class extends AbortController {
+    constructor() {
+      super();
+      made.push(this);
+    }
+  };
+  const verifier = new Verifier(service.url, { ...settings, staleSeconds: 0.3 }).start();
+  const [closing] = made;
+  await until(() => (collect(), made.length > 150)); // while a long poll waits, others come and go
+  globalThis.AbortController = AbortController;
+  assert.ok(getEventListeners(closing.signal, "abort").length < 8);
   await verifier.close();
 });
 
