@@ -1,12 +1,15 @@
 """Background tasks: a failure does not end the repetition."""
 
 import asyncio
+import gc
+import threading
 from contextlib import suppress
 
 import pytest
 from pymongo.errors import ConnectionFailure
 
 from app.background import repeat
+from app.database.threads import SharedWork
 
 
 @pytest.mark.parametrize("error", [ConnectionFailure(), KeyError("generation")])
@@ -32,3 +35,26 @@ def test_a_repeated_task_continues_after_a_failure(error: Exception) -> None:
 
     asyncio.run(run())
     assert not outcomes
+
+
+def test_shared_work_that_fails_after_its_callers_have_left_is_no_unexpected_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Asyncio would log a traceback whenever the garbage collector runs."""
+    left = threading.Event()
+
+    def fail() -> None:
+        left.wait()
+        raise ConnectionFailure
+
+    async def run() -> None:
+        work = SharedWork(fail, "failing")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(work(), 0.01)
+        left.set()
+        assert work._running
+        await asyncio.wait([work._running])
+
+    asyncio.run(run())
+    gc.collect()
+    assert not caplog.records

@@ -23,6 +23,7 @@ class SharedWork:
         """Wait for the run. Raises what the function raises."""
         if self._running is None or self._running.done():
             self._running = asyncio.wrap_future(self._start())
+            self._running.add_done_callback(_retrieved)
         await asyncio.shield(self._running)
 
     def _start(self) -> Future[None]:
@@ -39,3 +40,9 @@ class SharedWork:
 
         Thread(target=run, name=self._name, daemon=True).start()
         return future
+
+
+def _retrieved(running: "asyncio.Future[None]") -> None:
+    """Take the exception, so that asyncio does not report it when no caller waits any more."""
+    if not running.cancelled():
+        running.exception()
