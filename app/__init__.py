@@ -14,6 +14,7 @@ from app.context import App, Context, signing_keys
 from app.database.client import inspect
 from app.http import cors
 from app.http.problems import ProblemHandler
+from app.models import factors as factor_store
 from app.models import keys as key_store
 from app.models import users as user_store
 from app.openapi import page
@@ -23,13 +24,13 @@ from app.security import sanic_jwt_adapter
 from app.server import descriptors, startup, supervisor
 from app.server.routing import Router
 from app.tokens.key_set import encryption_key_name
-from app.views import auth, discovery, hello, oauth, operations, recovery, registration, users
+from app.views import auth, discovery, factors, hello, oauth, operations, recovery, registration, users
 from config import Config, ConfigurationError, load
 from config.environments import ProductionConfig
-from config.product import NAME
+from config.product import NAME, SECOND_FACTOR_GRANT
 
-FOR_VIEWS = {"METRICS", "METRICS_TOKEN", "OAUTH_PASSWORD_GRANT", "PUBLIC_URL"}
-VIEWS = (hello, auth, users, oauth, discovery, operations)
+FOR_VIEWS = {"METRICS", "METRICS_TOKEN", "OAUTH_PASSWORD_GRANT", "PUBLIC_URL", "STEP_UP_SECONDS"}
+VIEWS = (hello, auth, users, factors, oauth, discovery, operations)
 
 
 def create_app(args: object = None, *, config: Config | None = None, name: str = NAME) -> App:
@@ -68,7 +69,8 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
     cors.enable(app, origins=config.CORS_ORIGINS, request_headers=config.CORS_HEADERS)
     sanic_jwt_adapter.initialize(app, signing_keys(config)[0])
     _add_routes(app, config)
-    app.config.update(config.model_dump(include=FOR_VIEWS) | {"ISSUER": config.issuers[0]})
+    names = {"ISSUER": config.issuers[0], "SECOND_FACTOR_GRANT": SECOND_FACTOR_GRANT}
+    app.config.update(config.model_dump(include=FOR_VIEWS) | names)
 
     @app.before_server_start
     async def start(app: App) -> None:
@@ -133,7 +135,11 @@ def _check(config: Config) -> None:
         config.MONGO_URI,
         default_name=NAME,
         timeout_seconds=config.MONGO_TIMEOUT_SECONDS,
-        refuse=lambda database: user_store.startup_error(database) or key_store.startup_error(database, names),
+        refuse=lambda database: (
+            user_store.startup_error(database)
+            or key_store.startup_error(database, names)
+            or factor_store.startup_error(database, names)
+        ),
         warn=user_store.startup_warning,
     )
     if reason:

@@ -21,6 +21,7 @@ from app.mail.errors import MailError
 from app.models.users import LastAdmin, User, UsernameTaken
 from app.schemas.users import USERNAME
 from app.security.administration import COMMAND_LINE, UserNotFound
+from app.security.factor_errors import SecondFactorOff
 from app.security.key_errors import ChangedMeanwhile, NextKeyTooYoung, UnknownKid
 from app.security.passwords import WeakPassword
 from app.tokens.key_set import ALGORITHMS
@@ -28,6 +29,7 @@ from config import texts
 
 PAGE = 500
 UNTYPABLE = ("Cc", "Cs")  # categories: control characters, and surrogates for bytes that are not UTF-8
+NO_KEY = "ENCRYPTION_KEY is not set, so no secrets are stored"
 LINE_LENGTH = 4096  # characters of standard input; passwords are shorter
 
 if TYPE_CHECKING:
@@ -109,11 +111,25 @@ class Commands:
 
     async def rewrap(self) -> None:
         """Encrypt all stored secrets with the current ENCRYPTION_KEY."""
-        async with self._with_keys() as keys:
-            rewrapped = await keys.rewrap()
-            print(f"{rewrapped.done} secrets were encrypted again, {rewrapped.left} are left under other keys")
-            if rewrapped.left:
+        async with self._opened() as ctx:
+            if ctx.keys is None:
+                _exit(NO_KEY)
+            both = [await ctx.keys.signing.rewrap(), await ctx.enrolment.rewrap()]
+            done, left = (sum(numbers) for numbers in zip(*both, strict=True))
+            print(f"{done} secrets were encrypted again, {left} are left under other keys")
+            if left:
                 _exit("run it again with the keys that are missing in ENCRYPTION_PREVIOUS_KEYS")
+
+    async def reset_factors(self, username: str = "") -> None:
+        """Remove the second factors of a user who has lost them: all sessions end.
+
+        Make sure first that it is really the user who asks.
+        """
+        _require(username)
+        async with self._opened(username) as ctx:
+            user = await ctx.administration.find(username)
+            await ctx.enrolment.reset(user.id, COMMAND_LINE)
+            print(f"{user.username} has no second factor, and all sessions have ended")
 
     async def disable_user(self, username: str = "") -> None:
         """Disable a user.
@@ -171,7 +187,7 @@ class Commands:
     async def _with_keys(self) -> AsyncIterator["SigningKeys"]:
         async with self._opened() as ctx:
             if ctx.keys is None:
-                _exit("ENCRYPTION_KEY is not set, so there are no keys")
+                _exit(NO_KEY)
             try:
                 yield ctx.keys.signing
             except NextKeyTooYoung:
@@ -186,6 +202,8 @@ class Commands:
         try:
             async with self._services() as ctx:
                 yield ctx
+        except SecondFactorOff:
+            _exit(NO_KEY)
         except UserNotFound:
             _exit(f"there is no user named {username}")
         except UsernameTaken:
@@ -208,6 +226,7 @@ def register(app: App, services: Services) -> None:
         commands.rotate_key,
         commands.drop_key,
         commands.rewrap,
+        commands.reset_factors,
         commands.disable_user,
         commands.enable_user,
         commands.end_sessions,

@@ -23,23 +23,28 @@ from app.http.codes import Code
 from app.http.cors import Cors
 from app.http.problems import Problem
 from app.logs import audit
-from app.models import attempts, one_time_tokens, outbox, sessions, users
+from app.models import attempts, factors, one_time_tokens, outbox, sessions, users
 from app.models.attempts import Attempts, MemoryAttempts, MongoAttempts
+from app.models.factors import Factors
 from app.models.one_time_tokens import OneTimeTokens
 from app.models.outbox import Outbox
 from app.models.sessions import LONGEST_TOKEN_SECONDS, Sessions
-from app.models.users import Users
+from app.models.users import Access, Users
 from app.security.accounts import Accounts
 from app.security.administration import Administration
 from app.security.authentication import Authenticator
 from app.security.credentials import CredentialsVerifier
 from app.security.emails import Emails
+from app.security.factor_errors import SecondFactorOff
+from app.security.freshness import Freshness
 from app.security.generations import EndingsUnfinished, Generations, UserDocuments
 from app.security.logins import Logins
 from app.security.notices import Notices
+from app.security.own_account import OwnAccount
 from app.security.passwords import Passwords
 from app.security.recovery import Recovery
 from app.security.revocations import Revocations
+from app.security.second_factor import SecondFactor
 from app.security.step_up import StepUp
 from app.security.throttle import Limits, Throttle
 from app.server.connections import Connections
@@ -54,6 +59,8 @@ from config.product import NAME, SLUG
 if TYPE_CHECKING:
     from app.capabilities.keys import Keys
     from app.capabilities.mail import Mail
+    from app.security.enrolment import Enrolment
+    from app.tokens.keys import Encryption
 
 FEED_SHARE = 0.4  # of REVOCATION_STALE_SECONDS, for one look at the feed
 LOOK_POLLS = 0.9  # between two looks at the feed: with the time that they take, news arrive within one poll
@@ -78,12 +85,15 @@ class Context:
     step_up: StepUp
     accounts: Accounts
     administration: Administration
-    one_time_tokens: OneTimeTokens  # this and the following only if mail is on
-    outbox: Outbox | None = None
+    factors: Factors
+    one_time_tokens: OneTimeTokens
+    second_factor: SecondFactor
+    outbox: Outbox | None = None  # this and the following three only if mail is on
     emails: Emails
     recovery: Recovery
     mail: "Mail | None" = None
-    keys: "Keys | None" = None
+    keys: "Keys | None" = None  # this and the following only with ENCRYPTION_KEY
+    _enrolment: "Enrolment | None" = None
     cors: Cors | None = None
     draining = False  # the worker is stopping, and serves until the load balancer has noticed
 
@@ -91,6 +101,13 @@ class Context:
         self.connections = Connections()
         self._background: list[asyncio.Task[None]] = []
         self.reports = Reports()
+
+    @property
+    def enrolment(self) -> "Enrolment":
+        """The use cases of second factors. Raises SecondFactorOff without ENCRYPTION_KEY."""
+        if self._enrolment is None:
+            raise SecondFactorOff
+        return self._enrolment
 
     async def open(self, config: Config) -> None:
         """Open everything on the running event loop.
@@ -165,8 +182,9 @@ class Context:
             grace_seconds=config.REFRESH_GRACE_SECONDS,
             per_user=config.SESSIONS_PER_USER,
         )
+        self.one_time_tokens = OneTimeTokens(self.database.collection("one_time_tokens", one_time_tokens.INDEXES))
+        self.factors = Factors(self.database.collection("factors", factors.INDEXES))
         if config.SMTP_URL:
-            self.one_time_tokens = OneTimeTokens(self.database.collection("one_time_tokens", one_time_tokens.INDEXES))
             self.outbox = Outbox(self.database.collection("outbox", outbox.INDEXES))
 
     def _open_services(self, config: Config) -> None:
@@ -198,15 +216,31 @@ class Context:
             lifetime_seconds=LONGEST_TOKEN_SECONDS if key_set else config.ACCESS_TOKEN_SECONDS,
             overlap_seconds=config.MONGO_TIMEOUT_SECONDS,
         )
-        self.authenticator = Authenticator(access_tokens, self.revocations, step_up_seconds=config.STEP_UP_SECONDS)
+        freshness = Freshness(config.STEP_UP_SECONDS)
+        self.authenticator = Authenticator(
+            access_tokens,
+            self.revocations,
+            freshness=freshness,
+            factor_required_of=Access[config.REQUIRE_SECOND_FACTOR.upper()] if config.REQUIRE_SECOND_FACTOR else None,
+        )
+        self.authenticator.has_factor = self._has_factor
         # Every store with documents of users is in this list, from which the documents of a deleted user are removed.
-        stores: list[UserDocuments] = [self.sessions]
-        stores += [self.one_time_tokens, self.outbox] if self.outbox else []
+        stores: list[UserDocuments] = [self.sessions, self.one_time_tokens, self.factors]
+        stores += [self.outbox] if self.outbox else []
         notices = Notices(self.outbox)
         transactions = self.database.transactions
         self.generations = Generations(self.users, self.sessions, self.revocations, transactions, stores, notices)
+        encryption = _encryption(config)
+        self.second_factor = SecondFactor(
+            self.factors, self.one_time_tokens, encryption, self.passwords, self.throttle, notices
+        )
         self.credentials = CredentialsVerifier(
-            self.users, self.passwords, self.throttle, transactions, notices if config.LOGIN_NOTICES else None
+            self.users,
+            self.passwords,
+            self.throttle,
+            transactions,
+            notices if config.LOGIN_NOTICES else None,
+            self.second_factor,
         )
         self.logins = Logins(
             self.users,
@@ -217,8 +251,12 @@ class Context:
             notices,
             access_tokens,
             RefreshTokens(keys, product=SLUG),
+            self.one_time_tokens,
+            self.second_factor,
         )
-        self.step_up = StepUp(self.users, self.sessions, self.credentials, self.logins, self.database.transactions)
+        self.step_up = StepUp(
+            self.users, self.sessions, self.credentials, self.logins, transactions, self.second_factor
+        )
         self.accounts = Accounts(
             self.users,
             self.sessions,
@@ -229,27 +267,31 @@ class Context:
             self.generations,
             transactions,
             self.outbox,
+            freshness,
         )
         self.administration = Administration(self.users, self.sessions, self.passwords, self.generations)
-        if key_set:
-            self._open_keys(config, key_set)
+        own_account = OwnAccount(self.users, self.sessions, transactions)
+        if key_set and encryption:
+            self._open_keys(config, key_set, encryption)
+            self._open_enrolment(config, encryption, notices, own_account)
         if self.outbox:
-            self._open_mail(config, Codes(keys, product=SLUG), self.outbox, notices)
+            self._open_mail(config, Codes(keys, product=SLUG), self.outbox, notices, own_account)
 
-    def _open_mail(self, config: Config, codes: Codes, outbox: Outbox, notices: Notices) -> None:
+    def _open_mail(
+        self, config: Config, codes: Codes, outbox: Outbox, notices: Notices, own_account: OwnAccount
+    ) -> None:
         from app.capabilities.mail import Mail
 
-        transactions = self.database.transactions
         self.emails = Emails(
             self.users,
-            self.sessions,
             self.one_time_tokens,
             codes,
             outbox,
             notices,
             self.throttle,
             self.generations,
-            transactions,
+            own_account,
+            self.second_factor,
         )
         self.recovery = Recovery(
             self.users,
@@ -260,15 +302,38 @@ class Context:
             self.throttle,
             self.generations,
             self.administration,
-            transactions,
+            self.database.transactions,
+            self.second_factor,
         )
         self.mail = Mail(config, self.users, self.one_time_tokens, codes, outbox, self.attempts, self.reports)
 
-    def _open_keys(self, config: Config, key_set: KeySet) -> None:
+    def _open_keys(self, config: Config, key_set: KeySet, encryption: "Encryption") -> None:
         from app.capabilities.keys import Keys
 
-        self.keys = Keys(config, key_set, self.database, self.sessions, self.revocations)
+        self.keys = Keys(config, key_set, self.database, self.sessions, self.revocations, encryption)
         self.authenticator.read_keys = self.keys.signing.read_soon
+
+    def _open_enrolment(
+        self, config: Config, encryption: "Encryption", notices: Notices, own_account: OwnAccount
+    ) -> None:
+        from app.security.enrolment import Enrolment
+
+        self._enrolment = Enrolment(
+            self.factors,
+            self.sessions,
+            encryption,
+            self.passwords,
+            notices,
+            self.generations,
+            own_account,
+            self.administration,
+            product=NAME,
+            enabled=config.SECOND_FACTOR,
+        )
+
+    async def _has_factor(self, user_id: str) -> bool:
+        user = await self.users.by_id(user_id)
+        return user is not None and user.second_factor
 
     def _throttle(self, config: Config) -> Throttle:
         return Throttle(
@@ -335,6 +400,15 @@ def published_keys(request: Request) -> "Keys | None":
     if keys and not keys.set.read:
         raise Problem(Code.UNAVAILABLE, "The keys could not be read yet. Please try again.")
     return keys
+
+
+def _encryption(config: Config) -> "Encryption | None":
+    """Return the encryption of stored secrets, if there is a key for it."""
+    if not config.ENCRYPTION_KEY:
+        return None
+    from app.capabilities.encryption import encryption
+
+    return encryption(config)
 
 
 def signing_keys(config: Config) -> list[bytes]:

@@ -7,7 +7,7 @@ from pymongo import MongoClient
 from app.database.collection import Document
 from app.security.keys import PURPOSE
 from app.tokens.key_set import KeySet
-from app.tokens.keys import Encrypted, Encryption, SigningKey
+from app.tokens.keys import Encryption, SigningKey
 from bench import ROOT
 from bench.alone import uri_of
 from bench.servers import Server
@@ -35,7 +35,7 @@ def signer(server: Server) -> TokenSigner:
         ring = client.get_default_database()["keys"].find_one() or {}
     stored = next(key for key in ring["keys"] if key["kid"] == ring["current"])
     encryption = Encryption([server.contender.environment["APP_ENCRYPTION_KEY"].encode()], product=SLUG)
-    der = encryption.decrypt(Encrypted(**stored["secret"]), purpose=PURPOSE, record=stored["kid"])
+    der = encryption.decrypt(stored["secret"], purpose=PURPOSE, record=stored["kid"])
     keys = KeySet(hmac_signs=False)
     keys.signing = SigningKey.from_der(der)
     return TokenSigner(secrets.token_urlsafe(48), issuer=URL, key_set=keys)

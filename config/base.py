@@ -74,6 +74,11 @@ class Config(BaseModel):
     ] = 10
     # After an authentication, what RFC 9470 calls fresh.
     STEP_UP_SECONDS: Annotated[int, Bounds(30, HOUR, "a stolen access token can change the account for as long")] = 300
+    # Whether users can enrol a second factor, with ENCRYPTION_KEY; false while machines of an earlier release serve,
+    # which would not ask for it. Who has one is asked for it in any case.
+    SECOND_FACTOR: bool = True
+    # From this access level on, users without a second factor can only enrol one.
+    REQUIRE_SECOND_FACTOR: Literal["", "user", "admin"] = ""
     # How often a worker reads the ended sessions: the delay of a logout at other workers.
     REVOCATION_POLL_SECONDS: Annotated[
         float, Bounds(0.05, 60, "an ended session is active at other workers for as long, and each read costs a query")

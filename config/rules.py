@@ -63,6 +63,16 @@ RULES = (
         "is missing: with an asymmetric JWT_ALGORITHM, other services find the keys by it",
     ),
     Rule(
+        ("ENCRYPTION_KEY", "REQUIRE_SECOND_FACTOR"),
+        lambda key, level: key is None and level != "",
+        "is missing: with REQUIRE_SECOND_FACTOR, secrets of authenticators are stored",
+    ),
+    Rule(
+        ("SECOND_FACTOR", "REQUIRE_SECOND_FACTOR"),
+        lambda enabled, level: not enabled and level != "",
+        "is false, so that nobody could enrol what REQUIRE_SECOND_FACTOR asks for",
+    ),
+    Rule(
         ("ENCRYPTION_KEY", "JWT_SECRET_KEY", "JWT_PREVIOUS_SECRET_KEYS"),
         _among,
         "is also a key that signs",

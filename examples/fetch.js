@@ -4,6 +4,9 @@
 //   await session.open("/auth", { username: "alice", password });
 //   const response = await session.fetch("/tests/secret");
 //
+// With a second factor: session.open("/auth", credentials, async (factors) => prompt("Code")). See withStepUp below for
+// routes that need a recent authentication. fetch.d.ts has the types; both work as the `fetch` of openapi-fetch.
+//
 // The tokens are in localStorage, so that they survive a reload and are available in other tabs. An injected script
 // (XSS) could read them there, but it could also call the API itself. Prevent such scripts with a
 // Content-Security-Policy that allows only your own.
@@ -19,6 +22,8 @@ const REFRESH_CODES = ["token_expired", "token_invalid"];
 export class SessionEnded extends Error {}
 
 export class Session {
+  #steppedUp = new Set(); // refresh tokens of sessions that a step-up has replaced
+
   constructor(api = "") {
     this.api = api;
   }
@@ -27,23 +32,51 @@ export class Session {
     return JSON.parse(localStorage.getItem(NAME));
   }
 
-  // Register ("/users/registration") or log in ("/auth"), and return the response.
-  async open(path, credentials) {
-    const response = await this.#post(path, credentials);
+  // Register ("/users/registration") or log in ("/auth"), and return the response. `askCode` gets the names of the user's
+  // second factors, if there are any, and returns a code.
+  async open(path, credentials, askCode) {
+    let response = await this.#post(path, credentials);
+    if (askCode && (await errorCode(response)) === "second_factor_required") {
+      const { challenge, factors } = await response.json();
+      response = await this.#post("/auth/second-factor", { challenge, code: await askCode(factors) });
+    }
     if (response.ok) localStorage.setItem(NAME, await response.clone().text());
     return response;
   }
 
   // Like fetch, with the access token. Repeats the request once after a refresh if needed. Throws SessionEnded.
-  async fetch(path, options = {}) {
+  async fetch(input, options) {
+    const request = this.request(input, options);
     let used = this.tokens;
     if (!used) throw new SessionEnded();
-    let response = await this.#send(path, options, used);
+    let response = await this.#send(request, used);
     if (REFRESH_CODES.includes(await errorCode(response))) {
       used = await this.#refreshOnce(used);
-      response = await this.#send(path, options, used);
+      response = await this.#send(request, used);
+    }
+    if ((await errorCode(response)) === "session_ended" && this.#steppedUp.has(used.refresh_token)) {
+      used = this.tokens; // a step-up has replaced the session meanwhile
+      response = await this.#send(request, used);
     }
     if ((await errorCode(response)) === "session_ended") this.#end(used);
+    return response;
+  }
+
+  // A request to the API, of a path or of another request.
+  request(input, options) {
+    return new Request(input instanceof Request ? input : this.api + input, options);
+  }
+
+  // Authenticate again, and return the response; a new session replaces the current one.
+  async stepUp(proof) {
+    const body = JSON.stringify(proof);
+    const headers = { "Content-Type": "application/json" };
+    const before = this.tokens;
+    const response = await this.fetch("/auth/step-up", { method: "POST", headers, body });
+    if (response.ok) {
+      this.#steppedUp.add(before.refresh_token);
+      localStorage.setItem(NAME, await response.clone().text());
+    }
     return response;
   }
 
@@ -82,10 +115,10 @@ export class Session {
     }
   }
 
-  #send(path, options, tokens) {
-    const headers = new Headers(options.headers);
-    headers.set("Authorization", `Bearer ${tokens.access_token}`);
-    return fetch(this.api + path, { ...options, headers });
+  #send(request, tokens) {
+    const copy = request.clone(); // so that it can be sent again
+    copy.headers.set("Authorization", `Bearer ${tokens.access_token}`);
+    return fetch(copy);
   }
 
   #post(path, body, signal) {
@@ -98,6 +131,36 @@ export class Session {
     if (this.tokens?.refresh_token === used.refresh_token) localStorage.removeItem(NAME);
     throw new SessionEnded();
   }
+}
+
+// Like session.fetch; but if a route needs a recent authentication, ask for a proof, step up and repeat the request.
+//
+//   const request = withStepUp(session, async (factors) =>
+//     factors.length ? { code: prompt("Code") } : { current_password: prompt("Password") });
+//   const response = await request("/users/me/totp", { method: "POST" });
+//   const api = createClient({ baseUrl: "https://api.example.com", fetch: request }); // openapi-fetch
+//
+// `prove` gets the names of the user's second factors once the service has asked for one, before that an empty list. It
+// returns the body of POST /auth/step-up, or null if the user gives up: then the response is the refusal.
+export function withStepUp(session, prove) {
+  let running = null; // one step-up for all requests that wait for it
+  const stepUp = async () => {
+    let proof = await prove([]);
+    let response = proof && (await session.stepUp(proof));
+    if (response && (await errorCode(response)) === "second_factor_required") {
+      proof = await prove((await response.json()).factors);
+      response = proof && (await session.stepUp(proof));
+    }
+    return response?.ok ? null : response;
+  };
+  return async (input, options) => {
+    const request = session.request(input, options);
+    const refusal = await session.fetch(request.clone());
+    if ((await errorCode(refusal)) !== "step_up_required") return refusal;
+    running ??= stepUp().finally(() => (running = null));
+    const failed = await running;
+    return failed === null ? session.fetch(request) : (failed?.clone() ?? refusal);
+  };
 }
 
 // Return the error code of a 401 response, and undefined for other responses.

@@ -41,6 +41,7 @@ USER_ID, SESSION_ID = 24 * "0", 22 * "0"  # in the form of ids, but unknown
 Document = dict[str, Any]
 
 
+SECRET = re.compile("password|token|secret|challenge|code|uri")  # in the name of a field
 WORD = re.compile(r"[\w-]+(?:\.[\w-]+)*")
 
 
@@ -58,10 +59,11 @@ class Leaks(logging.Handler):
         self.lines.append(f"{logging.Formatter().format(record)} {extra!r}")
 
     def remember(self, sent: Any) -> None:
-        """Record the passwords and tokens of a body; short ones would match unrelated lines."""
+        """Record the passwords, tokens and codes of a body; short ones would match unrelated lines."""
         if isinstance(sent, dict):
-            secrets_in_it = (text for name, text in sent.items() if "password" in name or "token" in name)
-            self.secrets |= {text for text in secrets_in_it if isinstance(text, str) and len(text) >= 16}
+            values = (value for name, value in sent.items() if SECRET.search(name))
+            texts = (text for value in values for text in (value if isinstance(value, list) else [value]))
+            self.secrets |= {text for text in texts if isinstance(text, str) and len(text) >= 16}
 
     def found(self) -> list[str]:
         """Return the lines that contain a secret."""

@@ -2,7 +2,7 @@
 
 import secrets
 from email.message import EmailMessage
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -21,7 +21,7 @@ class Owner(Actor):
         self.address = address
 
     @classmethod
-    def register(cls, service: Service, mailbox: Mailbox, address: str | None = None) -> "Owner":
+    def register(cls, service: Service, mailbox: Mailbox, address: str | None = None) -> Self:
         """Register a user who claims an address."""
         name = f"owner-{secrets.token_hex(6)}"
         address = address or f"{name}@example.com"
@@ -31,7 +31,7 @@ class Owner(Actor):
         return cls(service, mailbox, address, name, response.json())
 
     @classmethod
-    def verified(cls, service: Service, mailbox: Mailbox, address: str | None = None) -> "Owner":
+    def verified(cls, service: Service, mailbox: Mailbox, address: str | None = None) -> Self:
         """Register a user and verify the address."""
         owner = cls.register(service, mailbox, address)
         response = owner.verify(code(owner.mails(subject="is your code")[-1]))

@@ -15,6 +15,7 @@ from sanic.compat import Header
 
 from app.http.problems import Problem
 from app.security.authentication import Authenticator
+from app.security.freshness import Freshness
 from app.tokens.access import AccessTokens, Claims, InvalidAccessToken, key_id
 from config.product import SLUG
 from tests.conftest import SESSION_ID, USER_ID, Actor, Document, Service
@@ -323,9 +324,9 @@ def test_a_token_expires_to_the_second_without_leeway() -> None:
     token = sign(tokens)
     request = SimpleNamespace(headers=Header({"authorization": f"Bearer {token}"}))
     expiry = tokens.decode(token).exp
-    authenticator = Authenticator(tokens, NoRevocations(), step_up_seconds=300, clock=lambda: expiry - 0.001)  # type: ignore[arg-type]
+    authenticator = Authenticator(tokens, NoRevocations(), freshness=Freshness(300), clock=lambda: expiry - 0.001)  # type: ignore[arg-type]
     assert authenticator.authenticate(request).exp == expiry  # type: ignore[arg-type]
-    authenticator = Authenticator(tokens, NoRevocations(), step_up_seconds=300, clock=lambda: float(expiry))  # type: ignore[arg-type]
+    authenticator = Authenticator(tokens, NoRevocations(), freshness=Freshness(300), clock=lambda: float(expiry))  # type: ignore[arg-type]
     with pytest.raises(Problem) as error:
         authenticator.authenticate(request)  # type: ignore[arg-type]
     assert error.value.code == "token_expired"

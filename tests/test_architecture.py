@@ -47,9 +47,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "capabilities": {"config", "database", "mail", "models", "security", "tokens"},
     "refusals": {"database", "http", "models", "security", "tokens"},
     "views": {"context", "http", "metrics", "models", "openapi", "schemas", "security"},
-    "schemas": {"clocks", "http", "models", "tokens"},
-    "security": {"background", "clocks", "counters", "database", "http", "logs", "mail", "models", "schemas", "tokens"},
+    "schemas": {"clocks", "factors", "http", "models", "tokens"},
+    "security": {
+        "background",
+        "clocks",
+        "counters",
+        "database",
+        "factors",
+        "http",
+        "logs",
+        "mail",
+        "models",
+        "schemas",
+        "tokens",
+    },
     "tokens": {"http", "schemas"},
+    "factors": set(),
     "mail": {"background", "database", "metrics", "models"},
     "pages": {"http"},
     "models": {"database"},
@@ -65,7 +78,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
 }
 # Imported when they are switched on, so that they cost nothing otherwise.
-OPTIONAL = {"app.capabilities.keys", "app.capabilities.mail", "app.security.keys", "app.tokens.keys", "email_validator"}
+OPTIONAL = {
+    "app.capabilities.encryption",
+    "app.capabilities.keys",
+    "app.capabilities.mail",
+    "app.security.enrolment",
+    "app.security.keys",
+    "app.tokens.keys",
+    "email_validator",
+}
 EXTERNAL = {
     "motor": {"database"},
     "sanic_jwt": {"security", "views"},
@@ -130,7 +151,7 @@ import sys
 from app import create_app
 from config.environments import TestingConfig
 create_app(config=TestingConfig(JWT_SECRET_KEY={secrets.token_urlsafe(48)!r}))
-print(*(name for name in {sorted(OPTIONAL | {"aiosmtplib", "dns"})} if name in sys.modules))
+print(*(name for name in {sorted(OPTIONAL | {"aiosmtplib", "dns", "segno"})} if name in sys.modules))
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert result.stdout == "\n"

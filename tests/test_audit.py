@@ -86,7 +86,7 @@ def test_account_events_are_audited(
     sid = alice.claims["sid"]
     assert without_request(trail.facts[0]) == expected("registered", alice, sid)
     phone = alice.log_in()
-    assert without_request(trail.latest()) == expected("logged_in", alice, phone.claims["sid"])
+    assert without_request(trail.latest()) == expected("logged_in", alice, phone.claims["sid"], amr="pwd")
     phone.refresh()
     assert without_request(trail.latest()) == expected("refreshed", alice, phone.claims["sid"])
     phone.post("/auth/logout")
@@ -96,7 +96,7 @@ def test_account_events_are_audited(
     body = {"current_password": PASSWORD, "new_password": NEW}
     alice.tokens = alice.post("/users/me/password", body).json()
     assert without_request(trail.facts[-2]) == expected("password_changed", alice)
-    assert without_request(trail.facts[-1]) == expected("logged_in", alice, alice.claims["sid"])
+    assert without_request(trail.facts[-1]) == expected("logged_in", alice, alice.claims["sid"], amr="pwd")
     alice.post("/auth/logout-all")
     assert without_request(trail.latest()) == expected("logged_out_everywhere", alice)
     database.users.update_one({"username": bob.username}, {"$set": {"access": Access.ADMIN}})

@@ -286,6 +286,7 @@ TEXTS = {
     "REGISTRATIONS_PER_ADDRESS": "5/minute",
     "RESETS_PER_ADDRESS": "5/minute",
     "THROTTLE_STORAGE": "memory",
+    "REQUIRE_SECOND_FACTOR": "admin",
     "SMTP_URL": "smtp://user:word@mail.example.com:587",
     "MAIL_FROM": "Acme <no-reply@acme.example>",
     "PUBLIC_URL": "https://api.example.com/v1",

@@ -183,7 +183,7 @@ def test_uri_options_do_not_override_write_concern_read_preference_and_timeout()
 def test_every_collection_is_documented_with_its_retention(database: Collections[Document], service: Service) -> None:
     """The service uses no other collections."""
     collections = set(service.app.ctx.database.collections)
-    collections |= {"one_time_tokens", "outbox", "keys"}  # of a service with mail and asymmetric keys
+    collections |= {"outbox", "keys"}  # of a service with mail and asymmetric keys
     assert set(database.list_collection_names()) <= collections
     documented = {row[0].strip("`"): row[2] for row in rows("MongoDB", 3)}
     assert set(documented) == collections

@@ -5,20 +5,22 @@ import secrets
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
 
 import httpx
+import pyotp
 import pytest
 from pymongo import MongoClient
 
 from examples import client
-from examples.client import Session, SessionEnded
+from examples.client import FreshSession, Session, SessionEnded
 from tests.conftest import PASSWORD, Document
 from tests.processes import TIMEOUT_SECONDS
 from tests.serving import CHECKOUT, new_name, started
 
 TOKEN_SECONDS = 2
 CONCURRENT_REQUESTS = 50
-KEY = secrets.token_urlsafe(48)
+KEY, ENCRYPTION_KEY = secrets.token_urlsafe(48), secrets.token_urlsafe(48)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def mongo(mongo_uri: str) -> Iterator[MongoClient[Document]]:
 @contextmanager
 def serving(uri: str, **settings: str) -> Iterator[str]:
     """Run the service with two workers and yield its URL."""
-    with started(uri, variables=settings) as (server, port):
+    with started(uri, variables={"APP_ENCRYPTION_KEY": ENCRYPTION_KEY, **settings}) as (server, port):
         server.wait_for(f"http://127.0.0.1:{port}/health/ready")
         yield f"http://127.0.0.1:{port}"
 
@@ -166,6 +168,53 @@ def test_an_ended_session_raises_session_ended(url: str) -> None:
             await asyncio.sleep(TOKEN_SECONDS)
             with pytest.raises(SessionEnded):
                 await session.request("GET", "/tests/secret")
+
+    asyncio.run(story())
+
+
+def test_a_session_answers_for_a_second_factor_and_a_recent_authentication(
+    url: str, mongo: MongoClient[Document]
+) -> None:
+    database, secret, asked = mongo.get_default_database(), [""], list[list[str]]()
+    name = new_name()
+
+    async def prove(factors: list[str]) -> dict[str, str]:
+        asked.append(factors)
+        return {"code": pyotp.TOTP(secret[0]).now()} if factors else {"current_password": PASSWORD}
+
+    async def ask(factors: list[str]) -> str:
+        return (await prove(factors))["code"]
+
+    async def make_stale(session: Session) -> None:
+        """Let the last authentication and the last code be long ago."""
+        session_id = session.tokens["refresh_token"].partition(".")[0]
+        earlier = datetime.now(UTC) - timedelta(hours=1)
+        database.sessions.update_one({"_id": session_id}, {"$set": {"authenticated_at": earlier}})
+        database.factors.update_many({"totp": {"$exists": True}}, {"$inc": {"totp.step": -10}})
+        await asyncio.sleep(TOKEN_SECONDS)
+
+    async def story() -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS) as http:
+            await http.post("/users/registration", json={"username": name, "password": PASSWORD})
+            session = await FreshSession.log_in(http, name, PASSWORD)
+            await make_stale(session)
+            assert (await session.request("POST", "/users/me/totp")).status_code == 401, "without a proof"
+            session.prove = prove
+            begun = await session.request("POST", "/users/me/totp")
+            assert (begun.status_code, asked) == (200, [[]])
+            secret[0] = begun.json()["secret"]
+            code = {"code": pyotp.TOTP(secret[0]).now()}
+            assert (await session.request("POST", "/users/me/totp/confirmation", json=code)).status_code == 200
+            await make_stale(session)
+            asked.clear()
+            session = await FreshSession.log_in(http, name, PASSWORD, ask)
+            assert asked == [["totp", "recovery_code"]]
+            await make_stale(session)
+            asked.clear()
+            session.prove = prove
+            responses = await asyncio.gather(*(session.request("POST", "/users/me/recovery-codes") for _ in range(3)))
+            assert [one.status_code for one in responses] == [200, 200, 200]
+            assert asked == [[], ["totp", "recovery_code"]], "they share one step-up"
 
     asyncio.run(story())
 

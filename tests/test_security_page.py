@@ -2,6 +2,9 @@
 
 import re
 
+from app.openapi.operations import operation_of
+from app.views import recovery, registration
+from tests.routes import handlers
 from tests.serving import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "security.md").read_text()
@@ -36,3 +39,17 @@ def test_every_referenced_symbol_exists() -> None:
     for symbol in re.findall(r"`([A-Z]\w+)\.(\w+)`", prose):
         assert f"class {symbol[0]}" in code
         assert f"def {symbol[1]}(" in code
+
+
+def test_the_page_lists_every_route_that_needs_a_recent_authentication() -> None:
+    found: dict[str, set[str]] = {"fresh": set(), "fresh_with_factor": set()}
+    for (method, path), handler in (handlers(registration) | handlers(recovery)).items():
+        operation = operation_of(handler)
+        if operation and operation.fresh:
+            guard = "fresh_with_factor" if operation.with_factor else "fresh"
+            named = re.sub(r"\{\w+\}", "<id>", path)
+            found[guard].add(f"{method.upper()} {named}")
+    listed = {
+        guard: set(re.findall("`([A-Z]+ /[^`]*)`", line)) for guard, line in re.findall("\n- `(\\w+)`: (.*)", PAGE)
+    }
+    assert listed == found

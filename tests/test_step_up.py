@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pymongo.database import Database
 
-from app.http.problems import Problem
+from app.refusals import refusal
+from app.security.freshness import StepUpRequired
 from app.tokens.access import Claims
 from tests.conftest import PASSWORD, Actor, Document
 
@@ -54,10 +55,12 @@ def test_a_session_of_an_earlier_release_is_never_fresh(alice: Actor, database: 
     assert {"auth_time", "amr"}.isdisjoint(refreshed.claims)
     claims = Claims.model_validate(refreshed.claims)
     assert (claims.amr, claims.auth_time) == (["pwd"], 0)
-    with pytest.raises(Problem) as refused:
-        alice.service.app.ctx.authenticator.require_fresh(claims)
-    assert refused.value.code == "step_up_required"
-    assert refused.value.headers["WWW-Authenticate"] == (
+    with pytest.raises(StepUpRequired) as refused:
+        alice.service.app.ctx.authenticator.freshness.require(claims)
+    problem = refusal(refused.value)
+    assert problem
+    assert problem.code == "step_up_required"
+    assert problem.headers["WWW-Authenticate"] == (
         'Bearer realm="api", error="insufficient_user_authentication", max_age="300"'
     )
 

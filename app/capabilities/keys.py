@@ -12,21 +12,25 @@ from app.tokens.feed import FeedTokens
 from app.tokens.key_set import KeySet
 from app.tokens.keys import Encryption
 from config import Config
-from config.product import SLUG
 
 
 class Keys:
     """The keys of this worker, and the feed that they sign."""
 
     def __init__(
-        self, config: Config, key_set: KeySet, database: Database, sessions: Sessions, revocations: Revocations
+        self,
+        config: Config,
+        key_set: KeySet,
+        database: Database,
+        sessions: Sessions,
+        revocations: Revocations,
+        encryption: Encryption,
     ) -> None:
-        encryption = [key.encode() for key in (config.ENCRYPTION_KEY or "", *config.ENCRYPTION_PREVIOUS_KEYS)]
         self.set = key_set
         self.signing = SigningKeys(
             keys.Keys(database.collection("keys")),
             key_set,
-            Encryption(encryption, product=SLUG),
+            encryption,
             sessions,
             algorithm=None if config.JWT_ALGORITHM == "HS256" else config.JWT_ALGORITHM,
             lead=timedelta(seconds=config.SIGNING_KEY_LEAD_SECONDS),

@@ -3,7 +3,8 @@
 import json
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 from sanic import HTTPResponse, Request
 
 from app.http.codes import Code
@@ -33,6 +34,20 @@ class Body(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def _not_null(given: Any) -> Any:
+    if given is None:
+        raise PydanticCustomError("null", "Input should not be null")
+    return given
+
+
+NotNull = AfterValidator(_not_null)  # of a field whose default None stands for one that is not given
+
+
+def with_example(**fields: str) -> ConfigDict:
+    """Return the configuration of a shape whose fields cannot all be given, with an example of those that can."""
+    return ConfigDict(strict=True, extra="forbid", frozen=True, json_schema_extra={"examples": [dict(fields)]})
 
 
 def read(request: Request[Any, Any], shape: type[S]) -> S:

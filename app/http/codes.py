@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any, Self, TypeVar
 
 CODES = "__codes__"  # the attribute that holds the codes of a handler's guards
+FRESH = "__fresh__"  # the attribute of a handler whose guard requires a recent authentication: with a factor or not
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -49,16 +50,24 @@ class Code(StrEnum):
         "A recent authentication is required: POST /auth/step-up.",
         "insufficient_user_authentication",
     )
+    SECOND_FACTOR_REQUIRED = "second_factor_required", 401, "A code of the second factor is required."
+    SECOND_FACTOR_INVALID = "second_factor_invalid", 401, "The code is wrong or was used, or the challenge is over."
     WRONG_CREDENTIALS = "wrong_credentials", 401, "The username or the password is wrong."
     ONE_TIME_TOKEN_INVALID = "one_time_token_invalid", 401, "The link is not valid any more."
     FORBIDDEN = "forbidden", 403, "Access is denied."
     INSUFFICIENT_SCOPE = "insufficient_scope", 403, "Insufficient permissions.", "insufficient_scope"
+    SECOND_FACTOR_ENROLMENT_REQUIRED = (
+        "second_factor_enrolment_required",
+        403,
+        "A second factor is required: POST /users/me/totp.",
+    )
     NOT_FOUND = "not_found", 404, "The resource was not found."
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "The resource does not support this method."
     REQUEST_TIMEOUT = "request_timeout", 408, "The request did not arrive in time."
     USERNAME_TAKEN = "username_taken", 409, "The username is taken."
     LAST_ADMIN = "last_admin", 409, "The user is the last administrator."
     EMAIL_TAKEN = "email_taken", 409, "Another account has verified this address."
+    ALREADY_ENROLLED = "already_enrolled", 409, "There is such a factor already."
     NOTHING_TO_VERIFY = "nothing_to_verify", 409, "There is no address that waits for a code."
     NO_VERIFIED_ADDRESS = "no_verified_address", 409, "The user has no verified address."
     PAYLOAD_TOO_LARGE = "payload_too_large", 413, "The request is too large."
@@ -70,6 +79,7 @@ class Code(StrEnum):
     INTERNAL_ERROR = "internal_error", 500, "An unexpected error occurred. It was logged with the request id."
     CONNECTIONS_EXHAUSTED = "connections_exhausted", 503, "The worker has no connection left. Please try again."
     HASHING_BUSY = "hashing_busy", 503, "Too many passwords are being verified. Please try again."
+    NOT_ENABLED = "not_enabled", 503, "Second factors are not enabled."
     REVOCATIONS_STALE = "revocations_stale", 503, "The session status is temporarily unavailable. Please try again."
     STOPPING = "stopping", 503, "The service is stopping."
     STORE_UNAVAILABLE = "store_unavailable", 503, "The database is temporarily unavailable. Please try again."

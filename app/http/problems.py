@@ -4,6 +4,7 @@ import re
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import Any
 
 from pydantic import BaseModel, Field
 from sanic import HTTPResponse, Request
@@ -55,13 +56,19 @@ class ProblemDetails(BaseModel):
     code: str = Field(description="A stable code for programs.")
     request_id: str = Field(examples=["0f8fad5bd9cb469fa16570867728950e"])
     errors: list[FieldError] | None = None  # only of invalid_fields
+    challenge: str | None = Field(
+        default=None, description="Of second_factor_required at a login: for POST /auth/second-factor."
+    )
+    factors: list[str] | None = Field(
+        default=None, description="Of second_factor_required: what the user has.", examples=[["totp", "recovery_code"]]
+    )
 
 
 class Problem(SanicException):
     """A refusal with a stable code, answered as problem details.
 
     `detail` replaces the code's sentence, `retry_after` (seconds) the default for a status that has the header. `log`
-    is for the log alone, `challenge` has further parameters of WWW-Authenticate.
+    is for the log alone, `challenge` has further parameters of WWW-Authenticate, `members` those of the body.
     """
 
     quiet = True
@@ -76,7 +83,9 @@ class Problem(SanicException):
         retry_after: int = RETRY_SECONDS,
         log: str | None = None,
         challenge: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
     ) -> None:
+        self.members = members or {}
         self.code = code
         self.detail = detail or code.detail
         self.errors = errors
@@ -113,6 +122,7 @@ def problem_body(problem: Problem, request_id: str) -> bytes:
         code=problem.code,
         request_id=request_id,
         errors=problem.errors,
+        **problem.members,
     )
     return details.model_dump_json(exclude_none=True).encode()
 

@@ -120,6 +120,49 @@ There was a login, probably yours, to the account {username} at {product} from
 """
         + NOT_YOU,
     ),
+    "second_factor_added": Text(
+        "A second factor was added to your account at {product}",
+        """
+The account {username} at {product} has a second factor now, which is asked for at each
+login. All other sessions have ended.
+
+If it was not you, open this page within 7 days. It removes the factor, ends all
+sessions, and lets you choose a new password:
+
+{undo_link}
+""",
+    ),
+    "second_factor_removed": Text(
+        "The second factor of your account at {product} was removed",
+        """
+The account {username} at {product} has no second factor any more. Other sessions have
+ended.
+"""
+        + NOT_YOU,
+    ),
+    "recovery_codes_replaced": Text(
+        "New recovery codes of your account at {product}",
+        """
+New recovery codes were made for the account {username} at {product}. Those before are
+void.
+"""
+        + NOT_YOU,
+    ),
+    "recovery_code_used": Text(
+        "A recovery code of your account at {product} was used",
+        """
+A recovery code of the account {username} at {product} was used. {left} are left.
+"""
+        + NOT_YOU,
+    ),
+    "second_factor_failed": Text(
+        "A wrong code after your password at {product}",
+        """
+Somebody, maybe you, gave the right password of the account {username} at {product}, and
+then a wrong code of the second factor.
+"""
+        + NOT_YOU,
+    ),
     "test": Text(
         "A test mail of {product}",
         """

@@ -129,7 +129,8 @@ class MemoryAttempts:
         await self._storage.clear(_failed(key))
 
     async def _ends(self, key: str) -> datetime:
-        return datetime.fromtimestamp(await self._storage.get_expiry(key), UTC)
+        # In milliseconds, as MongoDB has times: an attempt may be settled after its window was stored.
+        return datetime.fromtimestamp(round(await self._storage.get_expiry(key), 3), UTC)
 
 
 def _failed(key: str) -> str:

@@ -15,7 +15,7 @@ from app.models.pipelines import later, literals
 from app.models.users import User
 
 ALIVE = 3  # tokens of one user and purpose
-TRIES = 5  # for a code
+TRIES = 5  # for a code, and with a token that needs a second factor
 UNEXPIRED = {"$expr": {"$gt": ["$expires_at", "$$NOW"]}}
 
 INDEXES = [
@@ -98,6 +98,12 @@ class OneTimeTokens:
         """
         this = {"_id": token.id, "user_id": token.user_id, "generation": token.generation}
         return await self._tokens.delete_one({**this, "mac": token.mac or None, **UNEXPIRED})
+
+    async def try_token(self, digest: str, purpose: str) -> OneTimeToken | None:
+        """Take one of the tries of a token off, and return it, or None if it is used up, expired or unknown."""
+        query = {"_id": digest, "purpose": purpose, "tried": {"$not": {"$gte": TRIES}}, **UNEXPIRED}
+        document = await self._tokens.find_one_and_update(query, {"$inc": {"tried": 1}})
+        return _read(document) if document else None
 
     async def try_code(self, purpose: str, user: User) -> OneTimeToken | None:
         """Take one of the tries off, and return the code's record.

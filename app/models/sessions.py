@@ -154,11 +154,18 @@ class Sessions:
         self._per_user = per_user
 
     async def open(
-        self, user: User, device: Device, *, amr: Sequence[str], created_at: datetime | None = None
+        self,
+        user: User,
+        device: Device,
+        *,
+        amr: Sequence[str],
+        created_at: datetime | None = None,
+        authenticated_at: datetime | None = None,
     ) -> Session:
         """Open a session with a new random id of 128 bits.
 
-        `created_at` is that of a session which the new one replaces.
+        `created_at` is that of a session which the new one replaces, and `authenticated_at` the time of an earlier
+        authentication.
         """
         given = {
             "user_id": user.id,
@@ -172,7 +179,7 @@ class Sessions:
         }
         fields = literals(given)
         since = created_at or "$$NOW"
-        fields |= {"created_at": since, "refreshed_at": "$$NOW", "authenticated_at": "$$NOW"}
+        fields |= {"created_at": since, "refreshed_at": "$$NOW", "authenticated_at": authenticated_at or "$$NOW"}
         fields |= {"expires_at": self._expiry(since)}
         document = await self._sessions.find_one_and_update(
             {"_id": secrets.token_urlsafe(16)}, [{"$set": fields}], upsert=True
@@ -218,6 +225,15 @@ class Sessions:
         if not isinstance(created_at, datetime):
             raise SessionOver
         return created_at
+
+    async def carry_over(self, session_id: str, user: User) -> None:
+        """Let an active session of the user's generation continue in the next one, as part of a transaction.
+
+        Raises SessionOver.
+        """
+        query: Document = {"_id": session_id, "user_id": user.id, **ACTIVE, "generation": user.generation}
+        if not await self._sessions.update_one(query, {"$set": {"generation": user.generation + 1}}):
+            raise SessionOver
 
     async def active(self, user_id: str) -> list[ActiveSession]:
         """Return the active sessions of a user, newest first.

@@ -70,6 +70,7 @@ OPTIONAL: dict[str, Check] = {
     "new_email": _is_email,
     "held_emails": is_list(_is_held_email),
     "generation_at": is_time,
+    "second_factor": is_flag,
     "deleted": is_flag,
 }
 # Documents of the predecessor lack the canonical name, by which names are unique, and all that this service has added.
@@ -125,6 +126,7 @@ class User:
     email_verified: bool = False  # only then the address counts: for logins, resets and notices
     new_email: Email | None = None  # that will replace a verified one, once its code was shown
     generation_at: datetime | None = None  # when the generation was started
+    second_factor: bool = False  # a password does not suffice; changed only together with the generation
     deleted: bool = False  # while the user's sessions are being ended
     # The fields of the document that are missing or have a wrong value. Such a user counts as disabled.
     damaged: tuple[str, ...] = ()
@@ -179,6 +181,7 @@ class User:
             email_verified=_verified(right),
             new_email=_email(right.get("new_email")),
             generation_at=right.get("generation_at"),
+            second_factor=right.get("second_factor", False),
             deleted=right.get("deleted", False),
             damaged=damaged,
         )
@@ -223,6 +226,7 @@ class Changes(TypedDict, total=False):
     password: str | None  # the hash
     access: Access | None
     disabled: bool | None
+    second_factor: bool | None
 
 
 # When a held address is released; those without end are never.

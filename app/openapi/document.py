@@ -86,7 +86,7 @@ def document(app: Sanic[Any, Any]) -> Document:
             {"name": tag, "description": description}
             for tag, description in {route.tag: route.tag_description for route in routes}.items()
         ],
-        "paths": _paths(routes, security),
+        "paths": _paths(routes, security, app.config.STEP_UP_SECONDS),
         "components": {
             "schemas": _shapes([route.operation for route in routes]),
             "responses": shared_responses(),
@@ -136,14 +136,14 @@ def _security_schemes(app: Sanic[Any, Any]) -> Document:
     return {PASSWORD: password, BEARER: bearer} if app.config.OAUTH_PASSWORD_GRANT else {BEARER: bearer}
 
 
-def _paths(routes: list[Route], security: list[Document]) -> dict[str, dict[str, Document]]:
+def _paths(routes: list[Route], security: list[Document], max_age: int) -> dict[str, dict[str, Document]]:
     paths: dict[str, dict[str, Document]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method] = _operation(route, security)
+        paths.setdefault(route.path, {})[route.method] = _operation(route, security, max_age)
     return paths
 
 
-def _operation(route: Route, security: list[Document]) -> Document:
+def _operation(route: Route, security: list[Document], max_age: int) -> Document:
     operation = route.operation
     described: Document = {
         "tags": [route.tag],
@@ -167,6 +167,8 @@ def _operation(route: Route, security: list[Document]) -> Document:
         },
     }
     required: Document = {"security": security if operation.protected else []}
+    if operation.fresh:
+        required |= {"x-max-age": max_age, "x-second-factor": operation.with_factor}
     return {name: part for name, part in described.items() if part} | required
 
 

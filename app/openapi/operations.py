@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import BaseModel
 
 from app.http.bodies import BODY_CODES, QUERY_CODES
-from app.http.codes import Code, declared_codes
+from app.http.codes import FRESH, Code, declared_codes
 from app.http.forms import FORM
 
 OPERATION = "__operation__"  # the attribute that holds a handler's description
@@ -22,7 +22,8 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 class Operation:
     """One method of one route.
 
-    `path` has the types of path parameters, `responses` the shapes of successful responses by status.
+    `path` has the types of path parameters, `responses` the shapes of successful responses by status. `fresh` says that
+    a recent authentication is required, and `with_factor` that it needs the second factor.
     """
 
     summary: str
@@ -33,6 +34,8 @@ class Operation:
     path: Mapping[str, Any]
     responses: Mapping[int, type[BaseModel] | None]
     declared: tuple[Code, ...]
+    fresh: bool
+    with_factor: bool
     function: Callable[..., Any]
 
     @cached_property
@@ -79,6 +82,8 @@ def describe(
             path=_path_parameters(function),
             responses=responses,
             declared=codes,
+            fresh=hasattr(handler, FRESH),
+            with_factor=getattr(handler, FRESH, False),
             function=function,
         )
         setattr(handler, OPERATION, operation)

@@ -9,10 +9,13 @@ const api = (path) => new URL(`..${path}`, location.href);
 
 export const status = document.querySelector("[role=status]");
 
-/** Send a body with the token of the link on each submit; show `done`, or why it was refused. */
+/**
+ * Send a body with the token of the link on each submit; show `done`, or why it was refused. If the account has a second
+ * factor, a field for its code appears.
+ */
 export function onSubmit(path, body, done) {
   const form = document.querySelector("form");
-  const button = form.querySelector("button");
+  const [button, factor, code] = ["button", "#factor", "#code"].map((selector) => form.querySelector(selector));
   if (!token) {
     status.textContent = "This page needs the link of a mail. Please open it again from there.";
     button.disabled = true;
@@ -25,14 +28,20 @@ export function onSubmit(path, body, done) {
       const response = await fetch(api(path), {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ token, ...body(form) }),
+        body: JSON.stringify({ token, ...body(form), ...(factor.hidden ? {} : { code: code.value }) }),
       });
       if (response.ok) {
         form.hidden = true;
         status.textContent = done;
         return;
       }
-      status.textContent = reason(await response.json());
+      const problem = await response.json();
+      status.textContent = reason(problem);
+      if (problem.code === "second_factor_required") {
+        factor.hidden = false;
+        code.required = true;
+        code.focus();
+      }
     } catch {
       status.textContent = "The service cannot be reached. Please try again.";
     }

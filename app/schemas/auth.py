@@ -1,11 +1,13 @@
 """Shapes of logins, tokens and sessions."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
-from app.http.bodies import Body
-from app.schemas.passwords import Password
+from app.http.bodies import Body, NotNull, with_example
+from app.schemas.factors import FactorCode
+from app.schemas.passwords import EXAMPLE_PASSWORD, Password
 from app.schemas.times import Time
 
 SESSION_ID = "[A-Za-z0-9_-]{22}"
@@ -30,9 +32,18 @@ class Refresh(Body):
 
 
 class StepUp(Body):
-    """The current password, which makes the session fresh."""
+    """What makes the session fresh: the current password, or a code of the second factor."""
 
-    current_password: Password
+    model_config = with_example(current_password=EXAMPLE_PASSWORD)
+
+    current_password: Annotated[Password | None, NotNull] = None
+    code: Annotated[FactorCode | None, NotNull] = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.current_password is None) == (self.code is None):
+            raise PydanticCustomError("one_of", "Either current_password or code is required")
+        return self
 
 
 class Tokens(BaseModel):

@@ -4,13 +4,16 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from app.http.bodies import Body
+from app.http.bodies import Body, NotNull, with_example
 from app.http.problems import FieldError, invalid_fields
 from app.models.users import Email, email_key
+from app.schemas.factors import FactorCode
 from app.schemas.passwords import Password
 from app.tokens.one_time import CODE, TOKEN
 
 MAX_LENGTH = 254  # RFC 5321 section 4.5.3.1.3, without the angle brackets
+EXAMPLE_TOKEN = "Zb3wq9Yk2Lr5Tn8Vx1Cm4Hd7Jf0Gs6Pa-Qe_Ui3Oy5W"  # noqa: S105 - for the documentation
+EXAMPLE_NEW_PASSWORD = "a quite different sentence"  # noqa: S105 - for the documentation
 EmailText = Annotated[
     str,
     Field(
@@ -22,7 +25,7 @@ EmailText = Annotated[
 OneTimeToken = Annotated[
     str,
     StringConstraints(pattern=f"^{TOKEN}$"),
-    Field(description="From the link of the mail.", examples=["Zb3wq9Yk2Lr5Tn8Vx1Cm4Hd7Jf0Gs6Pa-Qe_Ui3Oy5W"]),
+    Field(description="From the link of the mail.", examples=[EXAMPLE_TOKEN]),
 ]
 
 
@@ -43,9 +46,12 @@ class Code(Body):
 
 
 class Undo(Body):
-    """The token of a notice, with which a change is undone."""
+    """The token of a notice, with which a change is undone, and a code if there was a second factor before."""
+
+    model_config = with_example(token=EXAMPLE_TOKEN)
 
     token: OneTimeToken
+    code: Annotated[FactorCode | None, NotNull] = None
 
 
 class ResetRequest(Body):
@@ -59,10 +65,13 @@ class ResetRequest(Body):
 
 
 class Reset(Body):
-    """The token of a mail, and a new password."""
+    """The token of a mail, a new password, and a code if the user has a second factor."""
+
+    model_config = with_example(token=EXAMPLE_TOKEN, new_password=EXAMPLE_NEW_PASSWORD)
 
     token: OneTimeToken
-    new_password: Annotated[Password, Field(examples=["a quite different sentence"])]
+    code: Annotated[FactorCode | None, NotNull] = None
+    new_password: Annotated[Password, Field(examples=[EXAMPLE_NEW_PASSWORD])]
 
 
 def address(field: str, text: str) -> Email:

@@ -1,11 +1,11 @@
 """Shapes of users and their administration."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.http.bodies import Body
+from app.http.bodies import Body, NotNull
 from app.models.users import Email, User
 from app.schemas.auth import Tokens
 from app.schemas.emails import EmailText, address
@@ -29,12 +29,7 @@ class Registration(Body):
 class RegistrationWithEmail(Registration):
     """A new user, who may claim an e-mail address."""
 
-    email: EmailText | None = None
-
-    @field_validator("email")
-    @classmethod
-    def _not_null(cls, given: Any) -> Any:
-        return not_null(given)
+    email: Annotated[EmailText | None, NotNull] = None
 
     def address(self) -> Email | None:
         """Return the address, if one is given."""
@@ -59,14 +54,8 @@ class UserChange(Body):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
-    # None stands for a field that is not given; null is rejected.
-    access: Annotated[AccessName | None, Field(examples=["user"])] = None
-    disabled: Annotated[bool | None, Field(examples=[False])] = None
-
-    @field_validator("access", "disabled")
-    @classmethod
-    def _not_null(cls, given: Any) -> Any:
-        return not_null(given)
+    access: Annotated[AccessName | None, NotNull, Field(examples=["user"])] = None
+    disabled: Annotated[bool | None, NotNull, Field(examples=[False])] = None
 
     @model_validator(mode="after")
     def _something_is_given(self) -> Self:
@@ -80,13 +69,6 @@ class PageQuery(BaseModel):
 
     after: UserId | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 50
-
-
-def not_null(given: Any) -> Any:
-    """Reject null: None stands for a field that is not given."""
-    if given is None:
-        raise PydanticCustomError("null", "Input should not be null")
-    return given
 
 
 class UserOut(BaseModel):

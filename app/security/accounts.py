@@ -1,5 +1,7 @@
 """The use cases of a user's own account: register, change the password, log out everywhere, delete."""
 
+from datetime import UTC, datetime
+
 from app.background import shielded
 from app.database.transactions import Transactions
 from app.http.client import Client
@@ -8,7 +10,9 @@ from app.models.outbox import Outbox
 from app.models.sessions import SessionOver, Sessions
 from app.models.users import Email, User, UsernameTaken, Users
 from app.schemas.auth import Tokens
-from app.security.credentials import CredentialsVerifier, caller
+from app.security.callers import caller
+from app.security.credentials import CredentialsVerifier
+from app.security.freshness import Freshness
 from app.security.generations import Generations, Right
 from app.security.logins import BY_PASSWORD, Logins, device
 from app.security.passwords import Passwords
@@ -33,7 +37,9 @@ class Accounts:
         generations: Generations,
         transactions: Transactions,
         outbox: Outbox | None,
+        freshness: Freshness,
     ) -> None:
+        self._freshness = freshness
         self._transactions = transactions
         self._outbox = outbox
         self._users = users
@@ -98,10 +104,11 @@ class Accounts:
     async def change_password(
         self, claims: Claims, *, current_password: str, new_password: str, client: Client
     ) -> Tokens:
-        """Change the password, end all sessions and open a new one.
+        """Change the password, end all sessions and open a new one, as fresh as the one before.
 
-        Raises WrongCredentials, TooManyAttempts, HashingBusy, WeakPassword or SessionOver.
+        Raises StepUpRequired, WrongCredentials, TooManyAttempts, HashingBusy, WeakPassword or SessionOver.
         """
+        has_factor = await self._require_factor(claims)
         user = await self._credentials.reauthenticate(claims.sub, current_password, client)
         self._passwords.check_policy(new_password, user.username, field="new_password")
         new_hash = await self._passwords.hash_new(
@@ -113,6 +120,9 @@ class Accounts:
         if changed is None:
             raise SessionOver
         try:
+            if has_factor:
+                since = datetime.fromtimestamp(claims.auth_time, UTC)
+                return await self._logins.open(changed, client, amr=claims.amr, since=since)
             return await self._logins.open(changed, client)
         except SessionOver:
             raise SessionOver("The password was changed, but all sessions were ended. Please log in again.") from None
@@ -129,10 +139,21 @@ class Accounts:
     async def delete(self, claims: Claims, *, current_password: str, client: Client) -> None:
         """Delete the account and end its sessions.
 
-        Raises WrongCredentials, TooManyAttempts, HashingBusy, LastAdmin or SessionOver.
+        Raises StepUpRequired, WrongCredentials, TooManyAttempts, HashingBusy, LastAdmin or SessionOver.
         """
+        await self._require_factor(claims)
         user = await self._credentials.reauthenticate(claims.sub, current_password, client)
         await self._generations.delete(user.id, right=self._own(claims), tell="account_deleted")
+
+    async def _require_factor(self, claims: Claims) -> bool:
+        """Require a recent authentication with the second factor of users who have one, and return whether they do.
+
+        Raises StepUpRequired or SessionOver.
+        """
+        user = await self.get(claims.sub)
+        if user.second_factor:
+            self._freshness.require(claims, factor=True)
+        return user.second_factor
 
     def _own(self, claims: Claims) -> Right:
         """Return the right of a user to change the own account: an active session of the current generation.

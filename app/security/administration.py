@@ -1,10 +1,12 @@
 """The use cases of administrators: list, change and delete users, end their sessions."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Unpack
 
 from app.logs.audit import audit
 from app.models.sessions import Sessions
-from app.models.users import Access, User, Users
+from app.models.users import Access, Changes, User, Users
 from app.security.generations import Generations, Right, no_right_needed
 from app.security.passwords import Passwords
 from app.security.turns import Caller
@@ -113,6 +115,21 @@ class Administration:
         return _found(
             await self._generations.change(user_id, right=right, by=actor.name, access=access, disabled=disabled)
         )
+
+    async def change_together(
+        self, user_id: str, actor: Actor, change: Callable[[User], Awaitable[None]], **changes: Unpack[Changes]
+    ) -> User:
+        """Change a user and end all its sessions, in one transaction with another change.
+
+        Raises NotAdministrator, SessionOver, UserNotFound or LastAdmin.
+        """
+        right = self._right(actor)
+
+        async def both(user: User) -> None:
+            await right(user)
+            await change(user)
+
+        return _found(await self._generations.change(user_id, right=both, by=actor.name, **changes))
 
     async def enable(self, user_id: str, actor: Actor) -> User:
         """Enable a user; one that is enabled keeps its sessions.

@@ -9,10 +9,12 @@ from typing import Any, TypeVar, cast
 import sanic
 from sanic_jwt import scoped
 
-from app.http.codes import Code, answers_with
+from app.http.codes import FRESH, Code, answers_with
 from app.http.problems import Problem
 from app.logs.audit import audit_repeated
-from app.security.administration import NotAdministrator
+from app.models.users import Access
+from app.security.administration import Actor, NotAdministrator
+from app.security.freshness import Freshness, with_factor
 from app.security.revocations import Revocations
 from app.tokens.access import AccessTokens, Claims, InvalidAccessToken, UnknownKey
 
@@ -21,7 +23,10 @@ TOKEN_REQUIRED = answers_with(
     Code.TOKEN_MISSING, Code.TOKEN_EXPIRED, Code.TOKEN_INVALID, Code.SESSION_ENDED, Code.REVOCATIONS_STALE
 )
 FRESH_REQUIRED = answers_with(Code.STEP_UP_REQUIRED)
-ADMINISTRATOR_REQUIRED = answers_with(Code.INSUFFICIENT_SCOPE, Code.STORE_UNAVAILABLE)
+FACTOR_REQUIRED = answers_with(Code.SECOND_FACTOR_ENROLMENT_REQUIRED)
+ADMINISTRATOR_REQUIRED = answers_with(
+    Code.INSUFFICIENT_SCOPE, Code.SECOND_FACTOR_ENROLMENT_REQUIRED, Code.STORE_UNAVAILABLE
+)
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 Request = sanic.Request[Any, Any]
@@ -38,14 +43,18 @@ class Authenticator:
         access_tokens: AccessTokens,
         revocations: Revocations,
         *,
-        step_up_seconds: int,
+        freshness: Freshness,
+        factor_required_of: Access | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """Require a second factor of all users from an access level on, if there is one."""
         self._revocations = revocations
         self._dropped_keys = revocations.dropped_keys
-        self._step_up_seconds = step_up_seconds
+        self.freshness = freshness
+        self._scope_with_factor = factor_required_of.name.lower() if factor_required_of is not None else None
         self._clock = clock
         self.read_keys: Callable[[], Awaitable[None]] = _nothing  # if there are asymmetric ones
+        self.has_factor: Callable[[str], Awaitable[bool]] = _never  # of the user with an id
         # A signature that was valid stays valid. The cache holds no exceptions, so invalid tokens do not fill it.
         self.decode = lru_cache(TOKENS_REMEMBERED)(access_tokens.decode)
 
@@ -96,52 +105,91 @@ class Authenticator:
                 return self.decode(token)
         return None
 
-    def require_fresh(self, claims: Claims) -> None:
-        """Require that the user authenticated recently (RFC 9470).
+    def lacks_factor(self, claims: Claims) -> bool:
+        """Return whether the user must have a second factor, and the token does not show one."""
+        scope = self._scope_with_factor
+        return scope is not None and scope in claims.scopes and not with_factor(claims)
 
-        Raises Problem 401.
+    async def require_enrolled(self, claims: Claims) -> None:
+        """Require a second factor of those who must have one; they may have enrolled it in this session.
+
+        Raises Problem 403, and pymongo's errors.
         """
-        if claims.auth_time < self._clock() - self._step_up_seconds:
-            raise Problem(Code.STEP_UP_REQUIRED, challenge={"max_age": str(self._step_up_seconds)})
+        if self.lacks_factor(claims) and not await self.has_factor(claims.sub):
+            raise Problem(Code.SECOND_FACTOR_ENROLMENT_REQUIRED)
 
 
 async def _nothing() -> None:
     """Read no keys."""
 
 
+async def _never(_: str) -> bool:
+    return False
+
+
 def protected(method: Method) -> Method:
-    """Require a valid access token, and put its claims on the request.
+    """Require a valid access token, and a second factor of those who must have one.
 
     Replaces sanic-jwt's decorator of this name, which copies all arguments deeply and reads its settings on every call:
     longer than the rest of a small request.
     """
+    return FACTOR_REQUIRED(_authenticated(method, enrolled=True))
+
+
+def authenticated(method: Method) -> Method:
+    """Require a valid access token, also of users who must enrol a second factor first (REQUIRE_SECOND_FACTOR).
+
+    For what they need to do so, and for logging out.
+    """
+    return _authenticated(method, enrolled=False)
+
+
+def _authenticated(method: Method, *, enrolled: bool) -> Method:
+    """Require a valid access token, and put its claims on the request. Waits for nothing, except in rare cases."""
 
     @wraps(method)
     def guarded(view: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
+        authenticator: Authenticator = request.app.ctx.authenticator
         try:
-            request.ctx.claims = request.app.ctx.authenticator.authenticate(request)
+            request.ctx.claims = authenticator.authenticate(request)
         except UnknownKey:
             return with_new_keys(view, request, *args, **kwargs)
+        if enrolled and authenticator.lacks_factor(request.ctx.claims):
+            return if_enrolled(view, request, *args, **kwargs)
         return method(view, request, *args, **kwargs)
 
     async def with_new_keys(view: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
         request.ctx.claims = await request.app.ctx.authenticator.authenticate_with_new_keys(request)
+        return await if_enrolled(view, request, *args, **kwargs)
+
+    async def if_enrolled(view: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
+        if enrolled:
+            await request.app.ctx.authenticator.require_enrolled(claims(request))
         return await method(view, request, *args, **kwargs)
 
     return TOKEN_REQUIRED(cast("Method", guarded))
 
 
 def fresh(method: Method) -> Method:
-    """Require a recent authentication, beside what the guard below requires.
+    """Require a recent authentication, beside what the guard above requires.
 
     A stolen access token alone cannot change how its user logs in (RFC 9470, OWASP ASVS 7.5.1).
     """
+    return _fresh(method, factor=False)
 
+
+def fresh_with_factor(method: Method) -> Method:
+    """Require a recent authentication with a second factor, beside what the guard above requires."""
+    return _fresh(method, factor=True)
+
+
+def _fresh(method: Method, *, factor: bool) -> Method:
     @wraps(method)
     async def guarded(view: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
-        request.app.ctx.authenticator.require_fresh(claims(request))
+        request.app.ctx.authenticator.freshness.require(claims(request), factor=factor)
         return await method(view, request, *args, **kwargs)
 
+    setattr(guarded, FRESH, factor)
     return FRESH_REQUIRED(cast("Method", guarded))
 
 
@@ -154,6 +202,7 @@ def administrators(method: Method) -> Method:
     @wraps(method)
     async def guarded(view: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
         await _require_admin_scope(request)
+        await request.app.ctx.authenticator.require_enrolled(claims(request))
         try:
             await request.app.ctx.administration.require_administrator(claims(request).sub)
         except NotAdministrator:
@@ -173,6 +222,12 @@ def claims(request: Request) -> Claims:
     """Return the claims that a guard has put on the request."""
     verified: Claims = request.ctx.claims
     return verified
+
+
+def actor(request: Request) -> Actor:
+    """Return who administers: the user of the claims, in its session."""
+    me = claims(request)
+    return Actor(me.sub, me.sid)
 
 
 def bearer_token(request: Request) -> str:

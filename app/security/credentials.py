@@ -1,7 +1,6 @@
 """Authenticate users by password: the only place where a password is verified."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 
 from app.background import shielded
 from app.database.transactions import Transactions
@@ -9,13 +8,12 @@ from app.http.client import Client
 from app.logs.audit import audit, audit_repeated
 from app.models.sessions import SessionOver
 from app.models.users import User, Users
+from app.security.callers import caller
 from app.security.notices import Notices
 from app.security.passwords import Passwords, UnusableHash
+from app.security.second_factor import SecondFactor
 from app.security.throttle import Attempt, Throttle, TooManyAttempts
-from app.security.turns import Caller, HashingBusy, Place
-
-# A network has a place of its own for a user if it was usual for so long, so an attacker cannot make many soon.
-USUAL_AFTER = timedelta(days=1)
+from app.security.turns import HashingBusy, Place
 
 
 class WrongCredentials(Exception):
@@ -35,7 +33,9 @@ class CredentialsVerifier:
         throttle: Throttle,
         transactions: Transactions,
         notices: Notices | None,
+        second_factor: SecondFactor,
     ) -> None:
+        self._second_factor = second_factor
         self._transactions = transactions
         self._notices = notices
         self._users = users
@@ -43,23 +43,39 @@ class CredentialsVerifier:
         self._throttle = throttle
 
     async def authenticate(self, username: str, password: str, client: Client) -> User:
-        """Return the user with this name and password.
+        """Return the user with this name and password, who has no second factor.
 
-        Raises WrongCredentials, TooManyAttempts or HashingBusy.
+        Raises SecondFactorRequired, WrongCredentials, TooManyAttempts or HashingBusy.
         """
-        return await self._authenticate(await self._users.by_login(username), username, password, client)
+        user = await self._users.by_login(username)
+        return await self._authenticate(user, username, password, client, is_login=True)
 
     async def reauthenticate(self, user_id: str, password: str, client: Client) -> User:
         """Return a logged-in user who gives the password again.
 
-        Also raises SessionOver.
+        Raises WrongCredentials, TooManyAttempts, HashingBusy or SessionOver.
         """
         user = await self._users.by_id(user_id)
         if user is None:
             raise SessionOver
-        return await self._authenticate(user, user.username, password, client)
+        return await self._authenticate(user, user.username, password, client, is_login=False)
 
-    async def _authenticate(self, user: User | None, username: str, password: str, client: Client) -> User:
+    async def settle(self, user: User, attempt: Attempt, network: str) -> None:
+        """Settle the counts of a login that is complete, and remember its network.
+
+        Raises TooManyAttempts if the user has too many logins.
+        """
+        try:
+            await self._throttle.succeeded(attempt)
+        except TooManyAttempts:
+            audit_repeated("login_throttled", of=user.id, user_id=user.id)
+            raise
+        if network not in user.usual_networks:
+            await self._remember(user, network)
+
+    async def _authenticate(
+        self, user: User | None, username: str, password: str, client: Client, *, is_login: bool
+    ) -> User:
         # A place first, which costs nothing: whoever has too many of them does not reach the database.
         with await self._passwords.turns.take(caller(client, user)) as place:
             attempt = await self._count(user, username, client)
@@ -68,11 +84,16 @@ class CredentialsVerifier:
             except (HashingBusy, asyncio.CancelledError):
                 await self._throttle.withdraw(attempt)  # nothing was verified
                 raise
-            return await self._verify(user, password, client.network, attempt, place)
+            return await self._verify(user, password, client.network, attempt, place, is_login=is_login)
 
     @shielded
-    async def _verify(self, user: User | None, password: str, network: str, attempt: Attempt, place: Place) -> User:
-        """Verify and settle the counts; shielded, or a right password whose client leaves would count as wrong."""
+    async def _verify(
+        self, user: User | None, password: str, network: str, attempt: Attempt, place: Place, *, is_login: bool
+    ) -> User:
+        """Verify and settle the counts; shielded, or a right password whose client leaves would count as wrong.
+
+        Whether a user has a second factor, nobody learns without the right password, not even by the time it takes.
+        """
         try:
             password_hash = user.verifiable_hash if user else None
             right, better_hash = await self._passwords.verify(place, password, password_hash)
@@ -84,15 +105,11 @@ class CredentialsVerifier:
             await self._throttle.failed(attempt)
             audit("login_failed", user_id=user.id if user else None)
             raise WrongCredentials
-        try:
-            await self._throttle.succeeded(attempt)
-        except TooManyAttempts:
-            audit_repeated("login_throttled", of=user.id, user_id=user.id)
-            raise
         if better_hash:
             await self._users.replace_hash(user, better_hash)
-        if network not in user.usual_networks:
-            await self._remember(user, network)
+        if is_login and user.second_factor:
+            raise await self._second_factor.challenge(user, attempt)
+        await self.settle(user, attempt, network)
         return user
 
     async def _remember(self, user: User, network: str) -> None:
@@ -116,11 +133,3 @@ class CredentialsVerifier:
             user_id = user.id if user else None  # of unknown names, which may be passwords, only the number is logged
             audit_repeated("login_throttled", of=user_id, user_id=user_id)
             raise
-
-
-def caller(client: Client, user: User | None = None) -> Caller:
-    """Return the client as the hashing threads see it."""
-    if client.alike:
-        return Caller()
-    since = user.usual_networks.get(client.network) if user else None
-    return Caller(client.networks, usual=since is not None and datetime.now(UTC) - since >= USUAL_AFTER)

@@ -4,18 +4,18 @@ Only a verified address counts. Verification needs the user's own session beside
 scanner nor the owner of the mailbox verifies another user's account (OWASP ASVS 6.6.2, pre-hijacking).
 """
 
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from app.background import shielded
-from app.database.transactions import Transactions
+from app.http.client import Client
 from app.logs.audit import audit
-from app.models.one_time_tokens import OneTimeTokens
+from app.models.one_time_tokens import OneTimeToken, OneTimeTokens
 from app.models.outbox import Outbox
-from app.models.sessions import SessionOver, Sessions
+from app.models.sessions import SessionOver
 from app.models.users import NO_PASSWORD, Email, EmailTaken, User, Users
 from app.security.generations import Generations
 from app.security.notices import Notices
+from app.security.own_account import OwnAccount
+from app.security.second_factor import Proof, SecondFactor
 from app.security.throttle import Throttle
 from app.tokens.access import Claims
 from app.tokens.one_time import Codes, Purpose, digest
@@ -41,24 +41,24 @@ class Emails:
     def __init__(
         self,
         users: Users,
-        sessions: Sessions,
         tokens: OneTimeTokens,
         codes: Codes,
         outbox: Outbox,
         notices: Notices,
         throttle: Throttle,
         generations: Generations,
-        transactions: Transactions,
+        own_account: OwnAccount,
+        second_factor: SecondFactor,
     ) -> None:
         self._users = users
-        self._sessions = sessions
+        self._own_account = own_account
+        self._second_factor = second_factor
         self._tokens = tokens
         self._codes = codes
         self._outbox = outbox
         self._notices = notices
         self._throttle = throttle
         self._generations = generations
-        self._transactions = transactions
 
     async def claim(self, claims: Claims, email: Email) -> None:
         """Store an address that is to be verified, and send a code to it.
@@ -73,7 +73,7 @@ class Emails:
             await self._outbox.add_code(user, email)
             await self._notices.tell("email_change_requested", user, undo=True)
 
-        user = await self._as_owner(claims, change)
+        user = await self._own_account.change(claims, change)
         audit("email_claimed", user_id=user.id)
 
     async def send_code(self, claims: Claims) -> None:
@@ -82,7 +82,7 @@ class Emails:
         async def send(user: User) -> None:
             await self._outbox.add_code(user, _to_verify(user))
 
-        await self._as_owner(claims, send)
+        await self._own_account.change(claims, send)
 
     async def verify(self, claims: Claims, code: str) -> User:
         """Verify the address that the code was sent to.
@@ -108,7 +108,7 @@ class Emails:
                 await self._tokens.void(user.id, [Purpose.RESET])
                 await self._notices.tell("email_changed", user, undo=True)
 
-        await self._as_owner(claims, change)
+        await self._own_account.change(claims, change)
         audit("email_verified", user_id=user.id)
         return await self._users.by_id(user.id) or user
 
@@ -120,52 +120,55 @@ class Emails:
             await self._tokens.void(user.id, [Purpose.VERIFICATION, Purpose.RESET])
             await self._notices.tell("email_removed", user, undo=True)
 
-        user = await self._as_owner(claims, change)
+        user = await self._own_account.change(claims, change)
         audit("email_removed", user_id=user.id)
 
-    async def undo(self, token: str) -> None:
-        """Restore the address that a notice was sent to, and end all sessions.
+    async def undo(self, token: str, client: Client, *, code: str | None = None) -> None:
+        """Restore the address that a notice was sent to, remove later factors, and end all sessions.
 
         The account has no usable password then, until it is reset by the restored address. Later changes are undone,
-        too: an older notice wins over a younger one. Raises InvalidOneTimeToken.
+        too: an older notice wins over a younger one. A factor that the user had before is asked for. Raises
+        InvalidOneTimeToken, SecondFactorRequired, WrongSecondFactor, HashingBusy or TooManyAttempts.
         """
         found = await self._tokens.find(digest(token), Purpose.UNDO)
-        if found is None or not found.facts:
+        user = await self._users.by_id(found.user_id) if found else None
+        if found is None or not found.facts or user is None:
             raise InvalidOneTimeToken
-        email = Email(found.facts["address"], found.facts["key"])
+        if not await self._second_factor.had_before(user, _since(found)):
+            return await self._undo(found)
+        if code is None:
+            raise await self._second_factor.required(user)
+        async with self._second_factor.proven(user, code, client) as proof:
+            return await self._undo(found, proof)
+
+    async def _undo(self, found: OneTimeToken, proof: Proof | None = None) -> None:
+        facts = found.facts or {}
+        email = Email(facts["address"], facts["key"])
 
         async def right(user: User) -> None:
             if not await self._tokens.consume(found):
                 raise InvalidOneTimeToken
+            await self._second_factor.undo(user, _since(found), proof)
             await self._tokens.void(user.id, [Purpose.VERIFICATION, Purpose.RESET])
             await self._tokens.void_later(Purpose.UNDO, found)
             await self._users.restore_email(user, email)
             await self._notices.tell_at(email, "email_restored", user)
 
         try:
-            user = await self._generations.change(found.user_id, right=right, password=NO_PASSWORD)
+            user = await self._generations.change(
+                found.user_id, right=right, password=NO_PASSWORD, second_factor=proof is not None
+            )
         except EmailTaken:  # it is held as long as the token lives, but clocks differ
             user = None
         if user is None:
             raise InvalidOneTimeToken
         audit("email_restored", user_id=user.id)
 
-    @shielded
-    async def _as_owner(self, claims: Claims, change: Callable[[User], Awaitable[None]]) -> User:
-        """Change the user of a token in a transaction with its session.
 
-        Raises SessionOver.
-        """
-
-        async def work() -> User:
-            user = await self._users.lock(claims.sub)
-            if user is None or user.disabled:
-                raise SessionOver
-            await self._sessions.require_active(claims.sid, user.id, user.generation)
-            await change(user)
-            return user
-
-        return await self._transactions.run(work)
+def _since(undo: OneTimeToken) -> datetime:
+    """Return since when changes are undone; tokens of an earlier release do not state it."""
+    since: datetime = (undo.facts or {}).get("since", undo.created_at)
+    return since
 
 
 def _to_verify(user: User) -> Email:

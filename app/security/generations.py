@@ -161,6 +161,7 @@ def _audit_change(user: User, by: str | None, changes: Changes) -> None:
         _audit("access_changed", user, by, access=user.access.name.lower())
     if changes.get("disabled") is not None:
         _audit("disabled" if user.disabled else "enabled", user, by)
+    # The use cases of second factors log theirs, with what they know.
     if all(value is None for value in changes.values()):
         _audit("logged_out_everywhere", user, by)
 

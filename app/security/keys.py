@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 
 from sanic.log import logger
@@ -14,19 +13,11 @@ from app.models.keys import Keys, Ring, StoredKey
 from app.models.sessions import CLOCKS_DIFFER_SECONDS, LONGEST_TOKEN_SECONDS, Sessions
 from app.security.key_errors import ChangedMeanwhile, NextKeyTooYoung, UnknownKid
 from app.tokens.key_set import KeySet
-from app.tokens.keys import Encrypted, Encryption, PublicKey, SigningKey, UndecipherableSecret
+from app.tokens.keys import Encryption, PublicKey, SigningKey, UndecipherableSecret
 
 PURPOSE = "signing key"
 VERIFIED = timedelta(seconds=LONGEST_TOKEN_SECONDS + CLOCKS_DIFFER_SECONDS)  # after a key has signed for the last time
 SOONEST_SECONDS = 0.1  # between two reads for keys that are not known yet (denial of service by unknown keys)
-
-
-@dataclass(frozen=True, slots=True)
-class Rewrapped:
-    """How many secrets were encrypted again, and how many could not be read."""
-
-    done: int
-    left: int
 
 
 class SigningKeys:
@@ -114,19 +105,19 @@ class SigningKeys:
         await self._finish_drop(ring.algorithm, kid)
         audit("key_dropped", kid=kid)
 
-    async def rewrap(self) -> Rewrapped:
-        """Encrypt all secrets again with the current encryption key."""
+    async def rewrap(self) -> tuple[int, int]:
+        """Encrypt all secrets again with the current key; return how many, and how many could not be read."""
         done = left = 0
         for ring in await self._keys.all():
             for key in ring.keys.values():
-                before = _encrypted(key).key
+                before = key.secret["key"]
                 if before == self._encryption.current:
                     continue
-                if private := self._readable(key):
-                    done += await self._keys.rewrap(ring.algorithm, key.kid, before, self._sealed(private).secret)
+                if secret := self._encryption.renewed(key.secret, purpose=PURPOSE, record=key.kid):
+                    done += await self._keys.rewrap(ring.algorithm, key.kid, before, secret)
                 else:
                     left += 1
-        return Rewrapped(done, left)
+        return done, left
 
     async def _read_after_pause(self) -> None:
         await asyncio.sleep(max(0.0, self._read_at + SOONEST_SECONDS - self._clock()))
@@ -205,13 +196,8 @@ class SigningKeys:
         return self._sealed(SigningKey.new(algorithm))
 
     def _sealed(self, key: SigningKey) -> StoredKey:
-        sealed = self._encryption.encrypt(key.to_der(), purpose=PURPOSE, record=key.public.kid)
-        secret = {"key": sealed.key, "nonce": sealed.nonce, "ciphertext": sealed.ciphertext}
+        secret = self._encryption.encrypt(key.to_der(), purpose=PURPOSE, record=key.public.kid)
         return StoredKey(key.public.kid, key.public.jwk, secret)
 
     def _opened(self, key: StoredKey) -> bytes:
-        return self._encryption.decrypt(_encrypted(key), purpose=PURPOSE, record=key.kid)
-
-
-def _encrypted(key: StoredKey) -> Encrypted:
-    return Encrypted(**key.secret)
+        return self._encryption.decrypt(key.secret, purpose=PURPOSE, record=key.kid)

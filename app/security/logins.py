@@ -1,6 +1,8 @@
 """Log in, refresh and log out: open, continue and end sessions, and issue their tokens."""
 
+from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 
 from pymongo.errors import PyMongoError
 from sanic.log import logger
@@ -10,17 +12,22 @@ from app.database.failures import summary
 from app.database.transactions import Transactions
 from app.http.client import Client
 from app.logs.audit import audit, audit_repeated
+from app.models.one_time_tokens import OneTimeTokens
 from app.models.sessions import ActiveSession, Device, Session, SessionOver, Sessions, TokenReused
 from app.models.users import Access, User, Users
 from app.schemas.auth import Tokens
 from app.security.credentials import CredentialsVerifier, WrongCredentials
+from app.security.factor_errors import WrongSecondFactor
 from app.security.notices import Notices
 from app.security.revocations import Revocations
+from app.security.second_factor import BY_FACTOR, SecondFactor
+from app.security.throttle import Attempt
 from app.tokens.access import AccessTokens, Claims
 from app.tokens.refresh import InvalidRefreshToken, RefreshTokens
 
 BY_PASSWORD = ("pwd",)  # RFC 8176
-NOT_GRANTED = (WrongCredentials, InvalidRefreshToken, SessionOver, TokenReused)  # what RFC 6749 calls an invalid grant
+# What RFC 6749 calls an invalid grant.
+NOT_GRANTED = (WrongCredentials, WrongSecondFactor, InvalidRefreshToken, SessionOver, TokenReused)
 
 
 def device(client: Client) -> Device:
@@ -50,7 +57,11 @@ class Logins:
         notices: Notices,
         access_tokens: AccessTokens,
         refresh_tokens: RefreshTokens,
+        tokens: OneTimeTokens,
+        second_factor: SecondFactor,
     ) -> None:
+        self._tokens = tokens
+        self._second_factor = second_factor
         self._users = users
         self._transactions = transactions
         self._notices = notices
@@ -63,7 +74,7 @@ class Logins:
     async def log_in(self, username: str, password: str, client: Client) -> Tokens:
         """Open a session for a username and password.
 
-        Raises WrongCredentials, TooManyAttempts or HashingBusy.
+        Raises SecondFactorRequired, WrongCredentials, TooManyAttempts or HashingBusy.
         """
         user = await self._credentials.authenticate(username, password, client)
         try:
@@ -72,18 +83,48 @@ class Logins:
             raise WrongCredentials from None
 
     @shielded
-    async def open(self, user: User, client: Client) -> Tokens:
-        """Open a session for a user who was authenticated by password.
+    async def log_in_with_factor(self, challenge: str, code: str, client: Client) -> Tokens:
+        """Complete a login whose password was right with a second factor.
+
+        Raises WrongSecondFactor, TooManyAttempts or HashingBusy.
+        """
+        token = await self._second_factor.try_challenge(challenge)
+        user = await self._users.by_id(token.user_id)
+        if user is None:
+            raise WrongSecondFactor
+        async with self._second_factor.proven(user, code, client, after_password=True) as proof:
+
+            async def open_() -> Session:
+                now = await self._users.lock(user.id)
+                if now is None or now.disabled or now.generation != token.generation:
+                    raise WrongSecondFactor
+                if not await self._tokens.consume(token):
+                    raise WrongSecondFactor
+                await self._second_factor.use(proof)
+                return await self._sessions.open(now, device(client), amr=(*BY_PASSWORD, *BY_FACTOR))
+
+            await self._credentials.settle(user, Attempt.from_document(token.facts or {}), client.network)
+            session = await self._transactions.run(open_)
+        return await self._opened(user, session)
+
+    @shielded
+    async def open(
+        self, user: User, client: Client, *, amr: Sequence[str] = BY_PASSWORD, since: datetime | None = None
+    ) -> Tokens:
+        """Open a session for a user who was authenticated, now or at an earlier time.
 
         Raises SessionOver if the user was changed meanwhile.
         """
-        session = await self._sessions.open(user, device(client), amr=BY_PASSWORD)
+        session = await self._sessions.open(user, device(client), amr=amr, authenticated_at=since)
         # Whatever ends all sessions first starts a generation: either it is seen here, or it ends this session, too.
         now = await self._users.by_id(user.id)
         if now is None or now.disabled or now.generation != user.generation:
             await self._sessions.discard(session.id)
             raise SessionOver
-        audit("logged_in", user_id=user.id, session_id=session.id)
+        return await self._opened(user, session)
+
+    async def _opened(self, user: User, session: Session) -> Tokens:
+        audit("logged_in", user_id=user.id, session_id=session.id, amr=" ".join(session.amr))
         await self._end_surplus(user.id)
         return self.issue(session)
 

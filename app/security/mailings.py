@@ -54,7 +54,7 @@ class Mailings:
     async def _notice(self, mail: Mail) -> EmailMessage:
         facts = dict(mail.facts)
         if facts.pop("undo", False) and (user := await self._users.by_id(mail.user_id)):
-            token, subject = new_token(), {"address": mail.address, "key": mail.key}
+            token, subject = new_token(), {"address": mail.address, "key": mail.key, "since": mail.created_at}
             await self._tokens.add(
                 digest(token),
                 Purpose.UNDO,

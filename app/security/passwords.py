@@ -33,6 +33,7 @@ MOST_ROUNDS = 2_000_000  # of PBKDF2
 COMMON = frozenset(FREQUENCY_LISTS["passwords"])  # 30,000 from published breaches, in lower case
 # Added to the process's own: logins hardly slow other requests down then, and take under a second on a saturated core.
 NICENESS = 15
+ANYBODY = Caller()
 MAX_LENGTH = 256  # characters, which bounds the work for one hash
 
 T = TypeVar("T")  # Python 3.11 has no type parameters
@@ -126,9 +127,9 @@ class Passwords:
             return
         raise WeakPassword(field, rule)
 
-    async def hash(self, password: str) -> str:
-        """Hash a password that no client chose. Raises HashingBusy."""
-        return await self._in_turn(Caller(), CONTEXT.hash, normalise(password))
+    async def hash(self, password: str, caller: Caller = ANYBODY) -> str:
+        """Hash a password that no client chose. Raises HashingBusy, and for a client TooManyAttempts."""
+        return await self._in_turn(caller, CONTEXT.hash, normalise(password))
 
     async def hash_new(self, password: str, caller: Caller, username: str, *, field: str = "password") -> str:
         """Hash a new password that is hard to guess.

@@ -7,11 +7,12 @@ from app.models.one_time_tokens import OneTimeToken, OneTimeTokens
 from app.models.outbox import Outbox
 from app.models.users import Email, User, Users
 from app.security.administration import Actor, Administration
-from app.security.credentials import caller
+from app.security.callers import caller
 from app.security.emails import InvalidOneTimeToken
 from app.security.generations import Generations
 from app.security.notices import Notices
 from app.security.passwords import Passwords
+from app.security.second_factor import Proof, SecondFactor
 from app.security.throttle import Throttle, TooManyAttempts
 from app.tokens.one_time import Purpose, digest
 
@@ -34,7 +35,9 @@ class Recovery:
         generations: Generations,
         administration: Administration,
         transactions: Transactions,
+        second_factor: SecondFactor,
     ) -> None:
+        self._second_factor = second_factor
         self._users = users
         self._tokens = tokens
         self._outbox = outbox
@@ -77,16 +80,29 @@ class Recovery:
         user = await self._transactions.run(work)
         audit("reset_started", user_id=user.id, by=actor.name)
 
-    async def confirm(self, token: str, new_password: str, client: Client) -> None:
-        """Set a new password with the token of a mail.
+    async def confirm(self, token: str, new_password: str, client: Client, *, code: str | None = None) -> None:
+        """Set a new password with the token of a mail, and a code if the user has a second factor.
 
         All sessions, tokens and codes of the user end.
 
-        It does not log in. A weak password does not use the token up. Raises InvalidOneTimeToken, WeakPassword,
-        HashingBusy or TooManyAttempts.
+        It does not log in. Neither a weak password nor a wrong code uses the token up, but five wrong or missing codes
+        do. Raises InvalidOneTimeToken, WeakPassword, SecondFactorRequired, WrongSecondFactor, HashingBusy or
+        TooManyAttempts.
         """
         found, user = await self._valid(token)
         self._passwords.check_policy(new_password, user.username, field="new_password")
+        if not user.second_factor:
+            return await self._reset(found, user, new_password, client)
+        if await self._tokens.try_token(found.id, Purpose.RESET) is None:
+            raise InvalidOneTimeToken
+        if code is None:
+            raise await self._second_factor.required(user)
+        async with self._second_factor.proven(user, code, client) as proof:
+            return await self._reset(found, user, new_password, client, proof)
+
+    async def _reset(
+        self, found: OneTimeToken, user: User, new_password: str, client: Client, proof: Proof | None = None
+    ) -> None:
         password_hash = await self._passwords.hash_new(
             new_password, caller(client, user), user.username, field="new_password"
         )
@@ -94,6 +110,8 @@ class Recovery:
         async def right(before: User) -> None:
             if before.generation != found.generation or not await self._tokens.consume(found):
                 raise InvalidOneTimeToken
+            if proof:
+                await self._second_factor.use(proof)
             await self._tokens.void(before.id, [Purpose.VERIFICATION, Purpose.RESET])
             await self._users.remember_network(before, client.network, at_once=True)
             await self._notices.tell("password_reset", before)

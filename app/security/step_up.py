@@ -1,5 +1,7 @@
 """Step-up authentication (RFC 9470): make a session fresh for what a stolen token alone must not do."""
 
+from collections.abc import Sequence
+
 from app.background import shielded
 from app.database.transactions import Transactions
 from app.http.client import Client
@@ -9,6 +11,7 @@ from app.models.users import User, Users
 from app.schemas.auth import Tokens
 from app.security.credentials import CredentialsVerifier
 from app.security.logins import BY_PASSWORD, Logins, device
+from app.security.second_factor import BY_FACTOR, Proof, SecondFactor
 from app.tokens.access import Claims
 
 
@@ -22,7 +25,9 @@ class StepUp:
         credentials: CredentialsVerifier,
         logins: Logins,
         transactions: Transactions,
+        second_factor: SecondFactor,
     ) -> None:
+        self._second_factor = second_factor
         self._users = users
         self._sessions = sessions
         self._credentials = credentials
@@ -30,15 +35,37 @@ class StepUp:
         self._transactions = transactions
 
     async def by_password(self, claims: Claims, current_password: str, client: Client) -> Tokens:
-        """Authenticate by the current password.
+        """Authenticate by the current password, which suffices for users without a second factor.
 
-        Raises WrongCredentials, TooManyAttempts, HashingBusy or SessionOver.
+        Raises SecondFactorRequired, WrongCredentials, TooManyAttempts, HashingBusy or SessionOver.
         """
+        user = await self._user(claims)
+        if user.second_factor:
+            raise await self._second_factor.required(user)
         user = await self._credentials.reauthenticate(claims.sub, current_password, client)
-        return await self._replace(claims, user, client)
+        return await self._replace(claims, user, client, amr=BY_PASSWORD)
 
     @shielded
-    async def _replace(self, claims: Claims, user: User, client: Client) -> Tokens:
+    async def by_code(self, claims: Claims, code: str, client: Client) -> Tokens:
+        """Authenticate by a code of the second factor.
+
+        Raises WrongSecondFactor, TooManyAttempts, HashingBusy or SessionOver.
+        """
+        user = await self._user(claims)
+        async with self._second_factor.proven(user, code, client) as proof:
+            amr = tuple(dict.fromkeys((*claims.amr, *BY_FACTOR)))
+            return await self._replace(claims, user, client, amr=amr, proof=proof)
+
+    async def _user(self, claims: Claims) -> User:
+        user = await self._users.by_id(claims.sub)
+        if user is None:
+            raise SessionOver
+        return user
+
+    @shielded
+    async def _replace(
+        self, claims: Claims, user: User, client: Client, *, amr: Sequence[str], proof: Proof | None = None
+    ) -> Tokens:
         """Open a session in place of the token's, which keeps its age: a stepped-up session lives no longer."""
 
         async def start() -> Session:
@@ -46,8 +73,10 @@ class StepUp:
             if current is None or current.disabled or current.generation != user.generation:
                 raise SessionOver
             created_at = await self._sessions.require_active(claims.sid, user.id, user.generation)
+            if proof:
+                await self._second_factor.use(proof)
             await self._sessions.start_end(claims.sid, user.id)
-            return await self._sessions.open(current, device(client), amr=BY_PASSWORD, created_at=created_at)
+            return await self._sessions.open(current, device(client), amr=amr, created_at=created_at)
 
         session = await self._transactions.run(start)
         audit("stepped_up", user_id=user.id, session_id=session.id, replaced=claims.sid)

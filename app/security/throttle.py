@@ -4,9 +4,10 @@ import asyncio
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, Self
 
 from limits import RateLimitItem, parse
 
@@ -19,12 +20,20 @@ TRUSTED_SHARE = 5  # a fifth of an account's failures is reserved for the networ
 GROWTH = 2  # the limit of each network that includes another one, compared with it
 REFUSALS_REMEMBERED = 10_000
 EMAIL_CHANGES = parse("10/hour")  # claims of an address by one user
+FACTOR_FAILURES = (parse("10/15minutes"), parse("50/day"))  # of one user: logins, step-up and resets together
+DAY = 24 * 3600
 IN_PROGRESS_SECONDS = 1  # Retry-After, when only attempts that are in progress exceed a limit
 
 
 def _digest(name: str) -> str:
     """Return one text for all spellings of a name, in one length."""
     return hashlib.sha256(canonical(name).encode()).hexdigest()
+
+
+def _share(limit: RateLimitItem, *, usual: bool) -> int:
+    """Return how many of a user's failures are for usual networks, or for all others."""
+    reserved = max(1, limit.amount // TRUSTED_SHARE)
+    return reserved if usual else max(1, limit.amount - reserved)
 
 
 class TooManyAttempts(Exception):
@@ -70,6 +79,24 @@ class Attempt:
     pair: Window
     others: tuple[Window, ...]
 
+    def to_document(self) -> dict[str, Any]:
+        """Return what settles the attempt later, maybe at another worker."""
+        windows = [{"key": window.key, "ends": window.ends} for window in (self.pair, *self.others)]
+        return {"account": self.account, "windows": windows}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Read an attempt."""
+        pair, *others = (Window(one["key"], 0, 0, one["ends"], 0.0) for one in document["windows"])
+        return cls(document["account"], pair, tuple(others))
+
+
+@dataclass(frozen=True, slots=True)
+class FactorAttempt:
+    """A counted attempt whose second factor will be verified."""
+
+    windows: tuple[Window, ...]
+
 
 class Throttle:
     """Counts every attempt before its password is verified, and takes successful ones back.
@@ -84,8 +111,6 @@ class Throttle:
         self._attempts = attempts
         self._pair = parse(limits.pair)
         self._account = parse(limits.account)
-        self._trusted = max(1, self._account.amount // TRUSTED_SHARE)
-        self._untrusted = max(1, self._account.amount - self._trusted)
         self._address = parse(limits.address)
         self._logins = parse(limits.logins)
         self._registrations = parse(limits.registrations)
@@ -106,16 +131,36 @@ class Throttle:
         account = _digest(account)
         pairs = self._by_network(f"pair {_digest(typed)}", self._pair, networks)
         addresses = () if usual else self._by_network("address", self._address, networks)
-        amount, kind = (self._trusted, "usual") if usual else (self._untrusted, "account")
-        of_account = Limit(f"{kind} {account}", amount, self._account.get_expiry())
+        kind = "usual" if usual else "account"
+        of_account = Limit(f"{kind} {account}", _share(self._account, usual=usual), self._account.get_expiry())
         self._require_not_refused(f"logins {account}")
-        counting = start(self._count([*pairs, *addresses, of_account]))
-        try:
-            pair, *others = await asyncio.shield(counting)
-        except asyncio.CancelledError:  # the client has left; its attempt must not stay counted
-            start(self._undo(counting))
-            raise
+        pair, *others = await self._counted([*pairs, *addresses, of_account])
         return Attempt(account, pair, tuple(others))
+
+    async def factor(self, user_id: str, *, usual: bool) -> FactorAttempt:
+        """Count an attempt with a second factor, over all challenges of a user.
+
+        Other networks cannot use up the share that is reserved for the usual ones. Raises TooManyAttempts.
+        """
+        limits = []
+        for limit in FACTOR_FAILURES:
+            seconds = limit.get_expiry()
+            limits.append(Limit(f"factor {seconds} {user_id}", limit.amount, seconds))
+            if not usual:
+                limits.append(Limit(f"factor elsewhere {seconds} {user_id}", _share(limit, usual=False), seconds))
+        return FactorAttempt(tuple(await self._counted(limits)))
+
+    async def factor_failed(self, attempt: FactorAttempt) -> None:
+        """Count the attempt as failed."""
+        await asyncio.gather(*map(self._attempts.fail, attempt.windows))
+
+    async def take_back_factor(self, attempt: FactorAttempt) -> None:
+        """Take an attempt back that was right, or not verified."""
+        await self._take_back(*attempt.windows)
+
+    async def first_wrong_factor(self, user_id: str) -> bool:
+        """Return whether it is the first one that the user is to be told of in a day."""
+        return (await self._attempts.count(f"factor told {user_id}", DAY)).attempts == 1
 
     async def succeeded(self, attempt: Attempt) -> None:
         """Reset the pair's failures, take this attempt back, and count the login.
@@ -160,6 +205,15 @@ class Throttle:
     def _by_network(self, name: str, limit: RateLimitItem, networks: Iterable[str]) -> Iterator[Limit]:
         for size, network in enumerate(networks):
             yield Limit(f"{name} {network}", limit.amount * GROWTH**size, limit.get_expiry())
+
+    async def _counted(self, limits: list[Limit]) -> list[Window]:
+        """Count an attempt, which does not stay counted if the client leaves meanwhile. Raises TooManyAttempts."""
+        counting = start(self._count(limits))
+        try:
+            return await asyncio.shield(counting)
+        except asyncio.CancelledError:
+            start(self._undo(counting))
+            raise
 
     async def _count(self, limits: list[Limit], *, takes_back: bool = True) -> list[Window]:
         """Count an attempt for each limit, or for none.

@@ -29,6 +29,7 @@ NONCE_BYTES = 12  # of AES-GCM, random for each record
 
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 Jwk = dict[str, str]
+Stored = dict[str, Any]  # an encrypted secret
 
 
 class UndecipherableSecret(Exception):
@@ -93,22 +94,14 @@ def thumbprint(jwk: Jwk) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(canonical.encode()).digest()).rstrip(b"=").decode()
 
 
-@dataclass(frozen=True, slots=True)
-class Encrypted:
-    """A secret as stored: the name of its key, the nonce, and the ciphertext with its tag."""
-
-    key: str
-    nonce: bytes
-    ciphertext: bytes
-
-
 class Encryption:
     """Encrypts with the first key, decrypts with all of them.
 
     The cipher is AES-256-GCM (NIST SP 800-38D).
 
     Each purpose has a key of its own (HKDF, RFC 5869), and the id of the record is authenticated, so that a ciphertext
-    is worth nothing in another place.
+    is worth nothing in another place. What is stored has the name of the key, the nonce, and the ciphertext with its
+    tag.
     """
 
     def __init__(self, keys: Sequence[bytes], *, product: str) -> None:
@@ -121,20 +114,33 @@ class Encryption:
         """The name of the key that encrypts."""
         return self._current
 
-    def encrypt(self, secret: bytes, *, purpose: str, record: str) -> Encrypted:
+    def encrypt(self, secret: bytes, *, purpose: str, record: str) -> Stored:
         """Encrypt a secret for one record."""
         nonce = secrets.token_bytes(NONCE_BYTES)
         ciphertext = self._cipher(self._current, purpose).encrypt(nonce, secret, record.encode())
-        return Encrypted(self._current, nonce, ciphertext)
+        return {"key": self._current, "nonce": nonce, "ciphertext": ciphertext}
 
-    def decrypt(self, stored: Encrypted, *, purpose: str, record: str) -> bytes:
+    def decrypt(self, stored: Stored, *, purpose: str, record: str) -> bytes:
         """Decrypt the secret of a record. Raises UndecipherableSecret."""
-        if stored.key not in self._keys:
-            raise UndecipherableSecret(f"the encryption key {stored.key} is not configured")
         try:
-            return self._cipher(stored.key, purpose).decrypt(stored.nonce, stored.ciphertext, record.encode())
-        except (InvalidTag, ValueError):
+            key, nonce, ciphertext = stored["key"], stored["nonce"], stored["ciphertext"]
+            if key not in self._keys:
+                raise UndecipherableSecret(f"the encryption key {key} is not configured")
+            return self._cipher(key, purpose).decrypt(nonce, ciphertext, record.encode())
+        except (InvalidTag, ValueError, TypeError, KeyError):
             raise UndecipherableSecret("the ciphertext was changed") from None
+
+    def renewed(self, stored: Stored, *, purpose: str, record: str) -> Stored | None:
+        """Encrypt the secret of a record again with the current key, or return None if it cannot be read."""
+        secret = self.readable(stored, purpose=purpose, record=record)
+        return None if secret is None else self.encrypt(secret, purpose=purpose, record=record)
+
+    def readable(self, stored: Stored, *, purpose: str, record: str) -> bytes | None:
+        """Decrypt the secret of a record, or return None if it cannot be read."""
+        try:
+            return self.decrypt(stored, purpose=purpose, record=record)
+        except UndecipherableSecret:
+            return None
 
     def _cipher(self, name: str, purpose: str) -> AESGCM:
         label = f"{self._product} {purpose} 1".encode()

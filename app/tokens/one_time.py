@@ -20,6 +20,7 @@ class Purpose(StrEnum):
     VERIFICATION = "verification"
     RESET = "reset"
     UNDO = "undo"
+    CHALLENGE = "challenge"
 
 
 def new_token() -> str:

@@ -23,8 +23,9 @@ from app.schemas.auth import (
     Tokens,
     VerifiedOut,
 )
+from app.schemas.factors import SecondFactorIn
 from app.schemas.users import UserOut
-from app.security.authentication import claims, protected
+from app.security.authentication import authenticated, claims, protected
 
 blueprint = Blueprint("auth", url_prefix="/auth")
 
@@ -35,7 +36,7 @@ class Login(HTTPMethodView, attach=blueprint, uri=""):
     @describe(
         body=Credentials,
         responses={200: Tokens},
-        refuses=(Code.WRONG_CREDENTIALS, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
+        refuses=(Code.WRONG_CREDENTIALS, Code.SECOND_FACTOR_REQUIRED, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
     )
     async def post(self, request: Request) -> HTTPResponse:
         """Log in with username and password."""
@@ -57,19 +58,48 @@ class TokenRefresh(HTTPMethodView, attach=blueprint, uri="/refresh"):
         return write(await request.app.ctx.logins.refresh(body.refresh_token))
 
 
+class SecondFactors(HTTPMethodView, attach=blueprint, uri="/second-factor"):
+    """The second step of a login."""
+
+    @describe(
+        body=SecondFactorIn,
+        responses={200: Tokens},
+        refuses=(Code.SECOND_FACTOR_INVALID, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
+    )
+    async def post(self, request: Request) -> HTTPResponse:
+        """Complete a login with a code of the second factor.
+
+        The challenge is that of the response to `POST /auth`, and lives for five minutes.
+        """
+        body = read(request, SecondFactorIn)
+        return write(await request.app.ctx.logins.log_in_with_factor(body.challenge, body.code, client(request)))
+
+
 class StepUps(HTTPMethodView, attach=blueprint, uri="/step-up"):
     """The renewal of an authentication."""
 
     @describe(
         body=StepUp,
         responses={200: Tokens},
-        refuses=(Code.WRONG_CREDENTIALS, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
+        refuses=(
+            Code.WRONG_CREDENTIALS,
+            Code.SECOND_FACTOR_REQUIRED,
+            Code.SECOND_FACTOR_INVALID,
+            Code.NOT_ENABLED,
+            Code.TOO_MANY_ATTEMPTS,
+            Code.HASHING_BUSY,
+        ),
     )
-    @protected
+    @authenticated
     async def post(self, request: Request) -> HTTPResponse:
-        """Authenticate again; a fresh session replaces this one."""
-        body = read(request, StepUp)
-        return write(await request.app.ctx.step_up.by_password(claims(request), body.current_password, client(request)))
+        """Authenticate again; a fresh session replaces this one.
+
+        With the current password, or with a code of the second factor if you have one.
+        """
+        body, step_up = read(request, StepUp), request.app.ctx.step_up
+        if body.code is not None:
+            return write(await step_up.by_code(claims(request), body.code, client(request)))
+        return write(await step_up.by_password(claims(request), body.current_password or "", client(request)))
 
 
 class Verify(HTTPMethodView, attach=blueprint, uri="/verify"):
@@ -86,7 +116,7 @@ class Me(HTTPMethodView, attach=blueprint, uri="/me"):
     """The user of the access token."""
 
     @describe(responses={200: UserOut})
-    @protected
+    @authenticated
     async def get(self, request: Request) -> HTTPResponse:
         """Return the user of the access token."""
         return write(UserOut.of(await request.app.ctx.accounts.get(claims(request).sub)))
@@ -96,7 +126,7 @@ class Logout(HTTPMethodView, attach=blueprint, uri="/logout"):
     """The end of a session."""
 
     @describe(responses={204: None})
-    @protected
+    @authenticated
     async def post(self, request: Request) -> HTTPResponse:
         """End this session."""
         await request.app.ctx.logins.log_out(claims(request))

@@ -42,13 +42,14 @@ class ServerMetadata(HTTPMethodView, attach=blueprint, uri="/oauth-authorization
         url, config = request.app.config.PUBLIC_URL, request.app.config
         if not url:
             raise Problem(Code.NOT_FOUND)
+        with_password = ["password", config.SECOND_FACTOR_GRANT] if config.OAUTH_PASSWORD_GRANT else []
         return write(
             Metadata(
                 issuer=config.ISSUER,
                 jwks_uri=f"{url}/.well-known/jwks.json",
                 token_endpoint=f"{url}/oauth/token",
                 revocation_endpoint=f"{url}/oauth/revoke",
-                grant_types_supported=[*(["password"] if config.OAUTH_PASSWORD_GRANT else []), "refresh_token"],
+                grant_types_supported=[*with_password, "refresh_token"],
                 scopes_supported=scopes(Access.ADMIN),
             )
         )

@@ -19,6 +19,7 @@ from app.http.forms import OAuthRefused, read_form
 from app.openapi.operations import describe
 from app.schemas.auth import Tokens
 from app.schemas.oauth import OAuthError, OAuthTokens, RevocationRequest, TokenRequest
+from app.security.factor_errors import SecondFactorRequired
 from app.security.logins import NOT_GRANTED
 
 blueprint = Blueprint("oauth", url_prefix="/oauth")
@@ -34,11 +35,19 @@ def answers_as_oauth(handler: Handler) -> Handler:
         try:
             return await handler(*args, **kwargs)
         except OAuthRefused as refused:
-            return write(OAuthError(error=refused.error, error_description=refused.description), 400)
+            return _refused(OAuthError(error=refused.error, error_description=refused.description))
+        except SecondFactorRequired as required:
+            description = "A second factor is required: its grant is in the metadata."
+            about = {"challenge": required.challenge, "factors": required.factors}
+            return _refused(OAuthError(error="mfa_required", error_description=description, **about))
         except NOT_GRANTED:
-            return write(OAuthError(error="invalid_grant", error_description="The grant is not valid."), 400)
+            return _refused(OAuthError(error="invalid_grant", error_description="The grant is not valid."))
 
     return cast("Handler", guarded)
+
+
+def _refused(error: OAuthError) -> HTTPResponse:
+    return write(error, 400, omit_none=True)
 
 
 class Token(HTTPMethodView, attach=blueprint, uri="/token"):
@@ -51,7 +60,11 @@ class Token(HTTPMethodView, attach=blueprint, uri="/token"):
     )
     @answers_as_oauth
     async def post(self, request: Request) -> HTTPResponse:
-        """Exchange a password or a refresh token for tokens (RFC 6749)."""
+        """Exchange a password or a refresh token for tokens (RFC 6749).
+
+        With a second factor, the response is `mfa_required` with a challenge for the grant of the second factor, which
+        the metadata name.
+        """
         tokens = await _granted(request, read_form(request, TokenRequest))
         decoded = request.app.ctx.authenticator.decode(tokens.access_token)
         return write(OAuthTokens(**tokens.model_dump(), scope=" ".join(decoded.scopes)))
@@ -80,6 +93,9 @@ async def _granted(request: Request, form: TokenRequest) -> Tokens:
     if form.grant_type == "password" and request.app.config.OAUTH_PASSWORD_GRANT:
         name, password = _given(form.username, "username"), _given(form.password, "password")
         return await logins.log_in(name, password, client(request))
+    if form.grant_type == request.app.config.SECOND_FACTOR_GRANT and request.app.config.OAUTH_PASSWORD_GRANT:
+        challenge, code = _given(form.challenge, "challenge"), _given(form.code, "code")
+        return await logins.log_in_with_factor(challenge, code, client(request))
     raise OAuthRefused("unsupported_grant_type", "This grant is not supported.")
 
 

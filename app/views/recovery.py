@@ -12,10 +12,16 @@ from app.openapi.operations import describe
 from app.schemas.emails import Code as CodeIn
 from app.schemas.emails import EmailChange, Reset, ResetRequest, Undo
 from app.schemas.users import USER_ID, Registered, RegistrationWithEmail, UserId, UserOut
-from app.security.administration import Actor
-from app.security.authentication import administrators, claims, fresh, protected
+from app.security.authentication import actor, administrators, claims, fresh, protected
 
 blueprint = Blueprint("recovery")
+WITH_FACTOR = (
+    Code.SECOND_FACTOR_REQUIRED,
+    Code.SECOND_FACTOR_INVALID,
+    Code.NOT_ENABLED,
+    Code.TOO_MANY_ATTEMPTS,
+    Code.HASHING_BUSY,
+)
 
 
 class Register(HTTPMethodView, attach=blueprint, uri="/users/registration"):
@@ -91,13 +97,14 @@ class MyEmailVerification(HTTPMethodView, attach=blueprint, uri="/users/me/email
 class EmailUndo(HTTPMethodView, attach=blueprint, uri="/users/email/undo"):
     """The undoing of a change of address."""
 
-    @describe(body=Undo, responses={204: None}, refuses=(Code.ONE_TIME_TOKEN_INVALID,))
+    @describe(body=Undo, responses={204: None}, refuses=(Code.ONE_TIME_TOKEN_INVALID, *WITH_FACTOR))
     async def post(self, request: Request) -> HTTPResponse:
         """Undo a change of address with the token of a notice.
 
         All sessions end, and the password is void.
         """
-        await request.app.ctx.emails.undo(read(request, Undo).token)
+        body = read(request, Undo)
+        await request.app.ctx.emails.undo(body.token, client(request), code=body.code)
         return no_content()
 
 
@@ -118,7 +125,7 @@ class ResetConfirmation(HTTPMethodView, attach=blueprint, uri="/auth/reset/confi
     @describe(
         body=Reset,
         responses={204: None},
-        refuses=(Code.ONE_TIME_TOKEN_INVALID, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
+        refuses=(Code.ONE_TIME_TOKEN_INVALID, *WITH_FACTOR),
     )
     async def post(self, request: Request) -> HTTPResponse:
         """Set a new password with the token of a mail.
@@ -126,7 +133,7 @@ class ResetConfirmation(HTTPMethodView, attach=blueprint, uri="/auth/reset/confi
         All sessions end.
         """
         body = read(request, Reset)
-        await request.app.ctx.recovery.confirm(body.token, body.new_password, client(request))
+        await request.app.ctx.recovery.confirm(body.token, body.new_password, client(request), code=body.code)
         return no_content()
 
 
@@ -138,5 +145,5 @@ class UserReset(HTTPMethodView, attach=blueprint, uri=f"/users/<user_id:{USER_ID
     @fresh
     async def post(self, request: Request, user_id: UserId) -> HTTPResponse:
         """Mail a user a link with which the password is replaced."""
-        await request.app.ctx.recovery.start_for(user_id, Actor(claims(request).sub, claims(request).sid))
+        await request.app.ctx.recovery.start_for(user_id, actor(request))
         return accepted()

@@ -21,10 +21,10 @@ from app.schemas.users import (
     UserOut,
     UsersOut,
 )
-from app.security.administration import Actor
-from app.security.authentication import administrators, claims, protected
+from app.security.authentication import actor, administrators, claims, protected
 
 blueprint = Blueprint("users", url_prefix="/users")
+BY_PASSWORD = (Code.STEP_UP_REQUIRED, Code.WRONG_CREDENTIALS, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY)
 
 
 class MyPassword(HTTPMethodView, attach=blueprint, uri="/me/password"):
@@ -33,7 +33,7 @@ class MyPassword(HTTPMethodView, attach=blueprint, uri="/me/password"):
     @describe(
         body=PasswordChange,
         responses={200: Tokens},
-        refuses=(Code.WRONG_CREDENTIALS, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
+        refuses=BY_PASSWORD,
     )
     @protected
     async def post(self, request: Request) -> HTTPResponse:
@@ -54,7 +54,7 @@ class MyDeletion(HTTPMethodView, attach=blueprint, uri="/me/delete"):
     @describe(
         body=Deletion,
         responses={204: None},
-        refuses=(Code.LAST_ADMIN, Code.WRONG_CREDENTIALS, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
+        refuses=(Code.LAST_ADMIN, *BY_PASSWORD),
     )
     @protected
     async def post(self, request: Request) -> HTTPResponse:
@@ -111,9 +111,3 @@ class OneUser(HTTPMethodView, attach=blueprint, uri=f"/<user_id:{USER_ID}>"):
         """Delete a user and end all its sessions."""
         await request.app.ctx.administration.delete(user_id, actor(request))
         return no_content()
-
-
-def actor(request: Request) -> Actor:
-    """Return who administers."""
-    me = claims(request)
-    return Actor(me.sub, me.sid)

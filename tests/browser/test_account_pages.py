@@ -1,10 +1,12 @@
 """The pages that links in mails lead to, in a browser."""
 
+import secrets
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import pyotp
 import pytest
 from playwright.sync_api import Page, Request
 
@@ -32,6 +34,7 @@ def settings(mailbox: Mailbox) -> dict[str, str]:
         "APP_SMTP_URL": mailbox.url,
         "APP_MAIL_FROM": "no-reply@demo.example",
         "APP_PUBLIC_URL": "http://localhost:8000",
+        "APP_ENCRYPTION_KEY": secrets.token_urlsafe(48),
     }
 
 
@@ -80,6 +83,24 @@ def open_page(page: Page, url: str) -> list[Request]:
     page.goto(url)
     page.wait_for_load_state("networkidle")
     return requests
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_reset_asks_for_the_second_factor_of_who_has_one(page: Page, person: Person, size: str) -> None:
+    page.set_viewport_size(SIZES[size])  # type: ignore[arg-type]
+    secret = person.send("POST", "/users/me/totp", {}).json()["secret"]
+    confirmed = person.send("POST", "/users/me/totp/confirmation", {"code": pyotp.TOTP(secret).now()})
+    assert person.send("POST", "/auth/reset", {"email": person.address}).status_code == 202
+    open_page(page, f"{person.served}/account/reset#token={token(person.mail('new password'))}")
+    assert not page.get_by_label("Code").is_visible()
+    page.get_by_label("New password").fill(NEW_PASSWORD)
+    page.get_by_role("button").click()
+    page.get_by_label("Code").wait_for()
+    assert page.evaluate("document.activeElement.id") == "code"
+    page.keyboard.type(confirmed.json()["recovery_codes"][0])
+    page.keyboard.press("Enter")
+    page.get_by_text("The password is set").wait_for()
+    assert person.login(NEW_PASSWORD) == 401, "the factor is still asked for"
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import pyotp
 import pytest
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request
 
@@ -30,6 +31,12 @@ EXAMPLE_WIDTH = 280  # pixels, the minimum for the example of a response on a na
 REGISTRATION_HEIGHT = 2600  # pixels, the maximum for the unfolded registration on a narrow screen
 DARK = 80  # the maximum of red, green and blue of a dark background
 INVALID_REQUEST = {400, 415, 422}
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, str]:
+    """Let users enrol second factors."""
+    return {"APP_ENCRYPTION_KEY": secrets.token_urlsafe(48)}
 
 
 def show(page: Page, url: str, path: str = "/docs") -> None:
@@ -179,17 +186,25 @@ def test_a_login_by_username_and_password_authorizes_the_page(docs: Docs) -> Non
     assert docs.execute("getHelloSecret") == (200, '{\n  "Hello": "Secret!"\n}')
 
 
+def lacking(operation: Document) -> list[str]:
+    """Return the codes with which an operation refuses a user without an authenticator."""
+    return ["wrong_code", *(["step_up_required"] if operation.get("x-second-factor") else [])]
+
+
 def test_every_operation_can_be_tried_out(docs: Docs, served: str, operations: dict[str, Document]) -> None:
     """With the unchanged examples, every operation returns a status that its description declares.
 
     The examples are valid: if they name no user and no session in the path, a user with a token may also execute the
-    operation, or lacks the access level. An operation can end the session: then a new user tries the next one.
+    operation, or lacks the access level, a second factor or the code of an authenticator. An operation can end the
+    session: then a new user tries the next one.
     """
     token, ending = docs.register_elsewhere(), []
     for name, operation in operations.items():
-        status, _ = docs.execute(name)
+        status, body = docs.execute(name)
         docs.fold(name)
         assert str(status) in operation["responses"], (name, status)
+        if status >= 400 and json.loads(body).get("code") in lacking(operation):
+            continue
         assert status not in INVALID_REQUEST, (name, status)
         assert status < 500, (name, status)
         if operation["security"]:
@@ -320,3 +335,23 @@ def test_the_screenshot_for_the_readme_can_be_taken(docs: Docs, tmp_path: Path) 
     assert screenshot.stat().st_size < SCREENSHOT_BYTES
     assert re.match(rb"\x89PNG", SCREENSHOT.read_bytes())
     assert PASSWORD in block.locator("textarea").input_value()
+
+
+def test_a_user_enrols_and_logs_in_with_a_second_factor_by_the_page_alone(docs: Docs) -> None:
+    name = new_name()
+    status, body = docs.execute("postRegister", username=name)
+    assert status == 201, body
+    docs.authorize(json.loads(body)["access_token"])
+    status, body = docs.execute("postMyTotp")
+    assert status == 200, body
+    code = pyotp.TOTP(json.loads(body)["secret"]).now()
+    status, body = docs.execute("postMyTotpConfirmation", code=code)
+    assert status == 200, body
+    recovery_code = json.loads(body)["recovery_codes"][0]
+    assert docs.execute("postLogout")[0] == 204
+    status, body = docs.execute("postLogin", username=name)
+    assert (status, json.loads(body)["code"]) == (401, "second_factor_required")
+    status, body = docs.execute("postSecondFactors", challenge=json.loads(body)["challenge"], code=recovery_code)
+    assert status == 200, body
+    docs.authorize(json.loads(body)["access_token"])
+    assert docs.execute("getHelloSecret")[0] == 200

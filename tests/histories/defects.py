@@ -97,7 +97,7 @@ def grace_of_ended_sessions() -> None:
 def login_without_second_look() -> None:
     """Open a session without a look at whether the user was changed meanwhile."""
 
-    async def open_session(self: Logins, user: User, client: Client) -> Tokens:
+    async def open_session(self: Logins, user: User, client: Client, **_: Any) -> Tokens:
         return self.issue(await self._sessions.open(user, device(client), amr=BY_PASSWORD))
 
     Logins.open = open_session  # type: ignore[method-assign]

@@ -16,6 +16,7 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 from pymongo.database import Database
 
+from app.models.factors import FIELDS as FACTOR_FIELDS
 from app.models.sessions import FIELDS as SESSION_FIELDS
 from app.models.sessions import Session
 from app.models.users import FIELDS, OPTIONAL, Access, User
@@ -58,9 +59,11 @@ DAMAGED_SESSION_FIELDS = [
     "touched",
     "other",
 ]
+DAMAGED_FACTOR_FIELDS = [*FACTOR_FIELDS, "other"]
 DAMAGE = st.one_of(
     st.tuples(st.just("users"), st.sampled_from(DAMAGED_USER_FIELDS), VALUES),
     st.tuples(st.just("sessions"), st.sampled_from(DAMAGED_SESSION_FIELDS), VALUES),
+    st.tuples(st.just("factors"), st.sampled_from(DAMAGED_FACTOR_FIELDS), VALUES),
 )
 BODIES: dict[str, Document] = {
     "/users/registration": {"username": "alice", "password": PASSWORD},
@@ -68,6 +71,8 @@ BODIES: dict[str, Document] = {
     "/users/me/password": {"current_password": "not the password", "new_password": "another long passphrase"},
     "/users/me/delete": {"current_password": "not the password"},
     "/users/{user_id}": {"access": "user", "disabled": False},
+    "/users/me/totp/confirmation": {"code": "123456"},
+    "/auth/step-up": {"code": "abcd-efgh-ijkl-mnop"},
 }
 
 
@@ -75,8 +80,8 @@ BODIES: dict[str, Document] = {
 def service(config: Config) -> Iterator[Service]:
     """Run a service without throttling, and with the time limits of a busy machine."""
     limits = ("LOGIN_FAILURES_PER_PAIR", "LOGIN_FAILURES_PER_ACCOUNT", "REGISTRATIONS_PER_ADDRESS")
-    times = {"MONGO_TIMEOUT_SECONDS": 60, "REVOCATION_STALE_SECONDS": 120}
-    with Service(config.model_copy(update=dict.fromkeys(limits, "1000000/minute") | times)) as service:
+    others = {"MONGO_TIMEOUT_SECONDS": 60, "REVOCATION_STALE_SECONDS": 120, "ENCRYPTION_KEY": secrets.token_urlsafe(48)}
+    with Service(config.model_copy(update=dict.fromkeys(limits, "1000000/minute") | others)) as service:
         yield service
 
 
@@ -103,6 +108,12 @@ class Victim(Actor):
                 "user_agent": "test",
                 **dict.fromkeys(("created_at", "refreshed_at"), now),
                 "expires_at": session.expires_at,
+            },
+            "factors": {
+                "_id": self.user.id,
+                "totp": {"id": ObjectId(), "secret": {}, "step": 0, "added_at": now},
+                "pending": {"id": ObjectId(), "secret": {}, "tries": 5, "expires_at": now + timedelta(days=1)},
+                "recovery_codes": [{"prefix": "abcd", "hash": service.app.ctx.passwords._dummy_hash}],
             },
         }
         self._database = database
