@@ -14,5 +14,8 @@ def boot_clock() -> float:
 
 
 def timestamp(moment: datetime) -> str:
-    """Return a time as ISO 8601 in UTC, always with three digits of a second and `Z` (RFC 3339)."""
+    """Return a time as ISO 8601 in UTC.
+
+    Always with three digits of a second and `Z` (RFC 3339).
+    """
     return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"

@@ -104,7 +104,10 @@ class Context:
 
     @property
     def enrolment(self) -> "Enrolment":
-        """The use cases of second factors. Raises SecondFactorOff without ENCRYPTION_KEY."""
+        """The use cases of second factors.
+
+        Raises SecondFactorOff without ENCRYPTION_KEY.
+        """
         if self._enrolment is None:
             raise SecondFactorOff
         return self._enrolment

@@ -8,7 +8,10 @@ K = TypeVar("K", bound=Hashable)
 
 
 def take_off(counter: Counter[K], key: K) -> None:
-    """Count one less of a key, and forget it at zero, without the walk through all keys that `-=` of counters is."""
+    """Count one less of a key, and forget it at zero.
+
+    Without the walk through all keys that `-=` of counters is.
+    """
     counter[key] -= 1
     if not counter[key]:
         del counter[key]

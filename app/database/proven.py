@@ -18,7 +18,9 @@ UNKNOWN_TIME = Timestamp(2**32 - 1, 2**32 - 1)  # later than all others
 
 
 class ProvenReader:
-    """Reads one collection on a connection, a thread and a time limit of its own, whatever clients ask meanwhile.
+    """Reads one collection, whatever clients ask meanwhile.
+
+    It has a connection, a thread and a time limit of its own.
 
     Each page comes in one response. Nothing in it can be rolled back, but only a proven one is known to be recent: a
     primary that was isolated or replaced, also one whose machine was paused, answers the others for some time.

@@ -28,7 +28,10 @@ def code_at(secret: bytes, step: int) -> str:
 
 
 def matching_step(secret: bytes, code: str, seconds: float) -> int | None:
-    """Return the step whose code this is at a time in seconds since the epoch, or None."""
+    """Return the step whose code this is, or None.
+
+    At a time in seconds since the epoch.
+    """
     now = int(seconds) // STEP_SECONDS
     steps = [now - delay for delay in DELAYS]
     given = code.encode(errors="replace")
@@ -37,7 +40,10 @@ def matching_step(secret: bytes, code: str, seconds: float) -> int | None:
 
 
 def as_text(secret: bytes) -> str:
-    """Return the secret as it is typed into an authenticator app (Base32, RFC 4648 section 6)."""
+    """Return the secret as it is typed.
+
+    In Base32 (RFC 4648 section 6).
+    """
     return base64.b32encode(secret).decode()
 
 

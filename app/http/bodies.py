@@ -46,7 +46,10 @@ NotNull = AfterValidator(_not_null)  # of a field whose default None stands for 
 
 
 def with_example(**fields: str) -> ConfigDict:
-    """Return the configuration of a shape whose fields cannot all be given, with an example of those that can."""
+    """Return the configuration of a shape with an example.
+
+    For shapes whose fields cannot all be given.
+    """
     return ConfigDict(strict=True, extra="forbid", frozen=True, json_schema_extra={"examples": [dict(fields)]})
 
 

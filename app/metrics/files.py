@@ -90,7 +90,9 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def join() -> bool:
-    """Have this process write its metrics to the shared files, if it is a worker; return whether it is.
+    """Let a worker write its metrics to the shared files.
+
+    Returns whether this process is one.
 
     To be called before the first metric is made. Raises OSError if the disk is full.
     """

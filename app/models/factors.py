@@ -90,7 +90,10 @@ class Factors:
         self._factors = collection
 
     async def of(self, user_id: str) -> Enrolled:
-        """Return the factors of a user. A damaged one is of no use, and still required."""
+        """Return the factors of a user.
+
+        A damaged one is of no use, and still required.
+        """
         document = await self._factors.find_one({"_id": user_id}, WITH_SERVER_TIME) or {}
         damaged = damage(document, {}, FIELDS)
         if damaged:
@@ -108,13 +111,18 @@ class Factors:
         await self._factors.find_one_and_update({"_id": user_id}, [{"$set": {"pending": pending}}], upsert=True)
 
     async def try_pending(self, user_id: str) -> Enrolled | None:
-        """Take one of the tries off, and return the factors, or None if nothing can be confirmed."""
+        """Take one of the tries off.
+
+        Returns the factors, or None if nothing can be confirmed.
+        """
         query = {"_id": user_id, "pending.tries": {"$gt": 0}, "$expr": {"$gt": ["$pending.expires_at", "$$NOW"]}}
         changed = await self._factors.update_one(query, {"$inc": {"pending.tries": -1}})
         return await self.of(user_id) if changed else None
 
     async def confirm_totp(self, user_id: str, pending: Pending, *, step: int, codes: Sequence[RecoveryCode]) -> bool:
-        """Turn a pending secret into an authenticator whose first code is used, as part of a transaction.
+        """Turn a pending secret into an authenticator.
+
+        As part of a transaction. Its first code is used.
 
         Without codes, the user keeps those that there are. Returns whether it was still pending.
         """
@@ -139,7 +147,9 @@ class Factors:
         return await self._factors.update_one(query, {"$pull": {"recovery_codes": {"hash": code.hash}}})
 
     async def replace_recovery_codes(self, user_id: str, codes: Sequence[RecoveryCode]) -> bool:
-        """Replace the recovery codes of a user who has a factor, as part of a transaction.
+        """Replace the recovery codes of a user.
+
+        As part of a transaction.
 
         Returns whether there is a factor.
         """
@@ -147,7 +157,9 @@ class Factors:
         return await self._factors.update_one(query, {"$set": {"recovery_codes": _stored(codes)}})
 
     async def remove_totp(self, user_id: str) -> bool:
-        """Remove the authenticator of a user, as part of a transaction, and return whether there was one.
+        """Remove the authenticator of a user.
+
+        As part of a transaction. Returns whether there was one.
 
         Recovery codes go with the last factor.
         """

@@ -100,7 +100,10 @@ class OneTimeTokens:
         return await self._tokens.delete_one({**this, "mac": token.mac or None, **UNEXPIRED})
 
     async def try_token(self, digest: str, purpose: str) -> OneTimeToken | None:
-        """Take one of the tries of a token off, and return it, or None if it is used up, expired or unknown."""
+        """Take one of the tries of a token off.
+
+        Returns the token, or None if it is used up, expired or unknown.
+        """
         query = {"_id": digest, "purpose": purpose, "tried": {"$not": {"$gte": TRIES}}, **UNEXPIRED}
         document = await self._tokens.find_one_and_update(query, {"$inc": {"tried": 1}})
         return _read(document) if document else None

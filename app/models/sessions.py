@@ -211,7 +211,9 @@ class Sessions:
         return await self._already_rotated(session_id, counter)
 
     async def require_active(self, session_id: str, user_id: str, generation: int | None = None) -> datetime:
-        """Require that a session of this user (and generation) is active, as part of a transaction.
+        """Require that a session of this user is active.
+
+        And of this generation, as part of a transaction.
 
         Writes to the session, so that a concurrent end of it conflicts with the transaction. Returns when it was
         opened. Raises SessionOver.
@@ -227,7 +229,9 @@ class Sessions:
         return created_at
 
     async def carry_over(self, session_id: str, user: User) -> None:
-        """Let an active session of the user's generation continue in the next one, as part of a transaction.
+        """Let an active session continue in the next generation.
+
+        As part of the transaction that starts it.
 
         Raises SessionOver.
         """
@@ -249,7 +253,9 @@ class Sessions:
         ]
 
     async def start_end(self, session_id: str, user_id: str) -> bool:
-        """Mark a session of this user as ending and return whether it was active, as part of a transaction.
+        """Mark a session of this user as ending.
+
+        As part of a transaction. Returns whether it was active.
 
         It can no longer be continued. `end` must follow: the place of an end in the feed is taken when it is written,
         but a transaction shows it when it commits, which may be too late for those who follow.

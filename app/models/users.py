@@ -141,7 +141,9 @@ class User:
         network: str | None = None,
         email: Email | None = None,
     ) -> Self:
-        """Make a user with a new id, for whom a network is usual, and who claims an address.
+        """Make a user with a new id.
+
+        A network is usual for the user, who claims an address.
 
         Ids are ordered by the second of their creation.
         """
@@ -388,7 +390,9 @@ class Users:
         await self._users.update_one({"_id": _key(user.id)}, update)
 
     async def restore_email(self, user: User, email: Email) -> None:
-        """Make an earlier address the verified one again, and hold no other, as part of a transaction.
+        """Make an earlier address the verified one again.
+
+        As part of a transaction. No other is held.
 
         Raises EmailTaken.
         """
@@ -408,7 +412,9 @@ class Users:
         )
 
     async def start_generation(self, user: User, **changes: Unpack[Changes]) -> User:
-        """Change a user and declare all its sessions ended, as part of a transaction that has read the user.
+        """Change a user and declare all its sessions ended.
+
+        As part of a transaction that has read the user.
 
         Also those that are being opened. Returns the changed user. The sessions themselves are ended in a second step.
         Until `finish_generation` the user is marked, so that another worker can finish if this one dies in between.
@@ -419,7 +425,9 @@ class Users:
         return await self._start_generation(user, given, stays_admin=stays_admin)
 
     async def start_deletion(self, user: User) -> User:
-        """Declare a user deleted and all its sessions ended, as part of a transaction that has read the user.
+        """Declare a user deleted and all its sessions ended.
+
+        As part of a transaction that has read the user.
 
         `finish_generation` removes it. Raises LastAdmin.
         """

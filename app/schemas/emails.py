@@ -46,7 +46,10 @@ class Code(Body):
 
 
 class Undo(Body):
-    """The token of a notice, with which a change is undone, and a code if there was a second factor before."""
+    """The token of a notice, which undoes a change.
+
+    And a code if there was a second factor before.
+    """
 
     model_config = with_example(token=EXAMPLE_TOKEN)
 
@@ -65,7 +68,10 @@ class ResetRequest(Body):
 
 
 class Reset(Body):
-    """The token of a mail, a new password, and a code if the user has a second factor."""
+    """The token of a mail, and a new password.
+
+    And a code if the user has a second factor.
+    """
 
     model_config = with_example(token=EXAMPLE_TOKEN, new_password=EXAMPLE_NEW_PASSWORD)
 

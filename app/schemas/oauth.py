@@ -9,7 +9,10 @@ from app.schemas.factors import EXAMPLE_CHALLENGE
 
 
 class Form(BaseModel):
-    """A form. Unknown parameters are ignored (RFC 6749 section 3.2)."""
+    """A form.
+
+    Unknown parameters are ignored (RFC 6749 section 3.2).
+    """
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 

@@ -104,7 +104,9 @@ class Accounts:
     async def change_password(
         self, claims: Claims, *, current_password: str, new_password: str, client: Client
     ) -> Tokens:
-        """Change the password, end all sessions and open a new one, as fresh as the one before.
+        """Change the password, and open a new session.
+
+        All others end. It is as fresh as the one before.
 
         Raises StepUpRequired, WrongCredentials, TooManyAttempts, HashingBusy, WeakPassword or SessionOver.
         """

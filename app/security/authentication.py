@@ -106,12 +106,17 @@ class Authenticator:
         return None
 
     def lacks_factor(self, claims: Claims) -> bool:
-        """Return whether the user must have a second factor, and the token does not show one."""
+        """Return whether a required second factor is missing.
+
+        By the token, which may not show one that was just enrolled.
+        """
         scope = self._scope_with_factor
         return scope is not None and scope in claims.scopes and not with_factor(claims)
 
     async def require_enrolled(self, claims: Claims) -> None:
-        """Require a second factor of those who must have one; they may have enrolled it in this session.
+        """Require a second factor of those who must have one.
+
+        They may have enrolled it in this session.
 
         Raises Problem 403, and pymongo's errors.
         """
@@ -137,7 +142,9 @@ def protected(method: Method) -> Method:
 
 
 def authenticated(method: Method) -> Method:
-    """Require a valid access token, also of users who must enrol a second factor first (REQUIRE_SECOND_FACTOR).
+    """Require a valid access token.
+
+    Also of users who must enrol a second factor first (REQUIRE_SECOND_FACTOR).
 
     For what they need to do so, and for logging out.
     """

@@ -113,7 +113,10 @@ class Emails:
         return await self._users.by_id(user.id) or user
 
     async def remove(self, claims: Claims) -> None:
-        """Remove the address; a verified one is told. Raises SessionOver."""
+        """Remove the address; a verified one is told.
+
+        Raises SessionOver.
+        """
 
         async def change(user: User) -> None:
             await self._users.remove_email(user, kept=UNDO_LIFETIME)
@@ -124,7 +127,9 @@ class Emails:
         audit("email_removed", user_id=user.id)
 
     async def undo(self, token: str, client: Client, *, code: str | None = None) -> None:
-        """Restore the address that a notice was sent to, remove later factors, and end all sessions.
+        """Restore the address that a notice was sent to.
+
+        Later factors are removed, and all sessions end.
 
         The account has no usable password then, until it is reset by the restored address. Later changes are undone,
         too: an older notice wins over a younger one. A factor that the user had before is asked for. Raises

@@ -79,7 +79,9 @@ class Enrolment:
         return TotpSecret(secret=totp.as_text(secret), uri=uri, qr=await asyncio.to_thread(qr.data_uri, uri))
 
     async def confirm(self, claims: Claims, code: str, client: Client) -> list[str]:
-        """Turn on the authenticator that a code shows, and return the recovery codes that come with the first factor.
+        """Turn on the authenticator that a code shows.
+
+        Returns the recovery codes that come with the first factor.
 
         Raises SecondFactorOff, WrongFactorCode, HashingBusy, TooManyAttempts or SessionOver.
         """
@@ -151,7 +153,10 @@ class Enrolment:
         audit("second_factor_reset", user_id=user_id, by=actor.name)
 
     async def rewrap(self) -> tuple[int, int]:
-        """Encrypt all secrets again with the current key; return how many, and how many could not be read."""
+        """Encrypt all secrets again with the current key.
+
+        Returns how many, and how many could not be read.
+        """
         done = left = 0
         after = None
         while page := await self._factors.under_other_keys(self._encryption.current, after=after):

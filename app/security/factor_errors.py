@@ -16,7 +16,10 @@ class SecondFactorRequired(Exception):
 
 
 class WrongSecondFactor(Exception):
-    """The code is wrong or was used, or the challenge is used up or has expired."""
+    """The code is wrong or was used.
+
+    Or the challenge is used up or has expired.
+    """
 
 
 class WrongFactorCode(Exception):

@@ -33,6 +33,9 @@ class Freshness:
         self._clock = clock
 
     def require(self, claims: Claims, *, factor: bool = False) -> None:
-        """Require a recent authentication, with the second factor if `factor` says so. Raises StepUpRequired."""
+        """Require a recent authentication, with the second factor if `factor` says so.
+
+        Raises StepUpRequired.
+        """
         if claims.auth_time < self._clock() - self._seconds or (factor and not with_factor(claims)):
             raise StepUpRequired(self._seconds, factor=factor)

@@ -91,7 +91,9 @@ class SigningKeys:
         return ring.next
 
     async def drop(self, kid: str, *, now: bool) -> None:
-        """Refuse all tokens of a key from now on, here and wherever the feed is followed.
+        """Refuse all tokens of a key from now on.
+
+        Here and wherever the feed is followed.
 
         Raises UnknownKid, NextKeyTooYoung or ChangedMeanwhile.
         """
@@ -106,7 +108,10 @@ class SigningKeys:
         audit("key_dropped", kid=kid)
 
     async def rewrap(self) -> tuple[int, int]:
-        """Encrypt all secrets again with the current key; return how many, and how many could not be read."""
+        """Encrypt all secrets again with the current key.
+
+        Returns how many, and how many could not be read.
+        """
         done = left = 0
         for ring in await self._keys.all():
             for key in ring.keys.values():

@@ -26,6 +26,9 @@ class Notices:
             await self.tell_at(user.address, message, user, **facts)
 
     async def tell_at(self, email: Email, message: str, user: User, **facts: Any) -> None:
-        """Tell a user of an event, at an address that may not be the user's any more."""
+        """Tell a user of an event, at a given address.
+
+        It may not be the user's any more.
+        """
         if self._outbox:
             await self._outbox.add_notice(message, user, email, {"username": user.username, **facts})

@@ -10,7 +10,10 @@ from app.tokens.access import Claims
 
 
 class OwnAccount:
-    """Changes the user of a token in one transaction with its session, whose right it is."""
+    """Changes the user of a token.
+
+    In one transaction with its session, whose right it is.
+    """
 
     def __init__(self, users: Users, sessions: Sessions, transactions: Transactions) -> None:
         self._users = users
@@ -19,7 +22,10 @@ class OwnAccount:
 
     @shielded
     async def change(self, claims: Claims, change: Callable[[User], Awaitable[None]]) -> User:
-        """Run a change, and return the user as it was. Raises SessionOver, and what the change raises."""
+        """Run a change, and return the user as it was.
+
+        Raises SessionOver, and what the change raises.
+        """
 
         async def work() -> User:
             user = await self._users.lock(claims.sub)

@@ -128,7 +128,10 @@ class Passwords:
         raise WeakPassword(field, rule)
 
     async def hash(self, password: str, caller: Caller = ANYBODY) -> str:
-        """Hash a password that no client chose. Raises HashingBusy, and for a client TooManyAttempts."""
+        """Hash a password that no client chose.
+
+        Raises HashingBusy, and for a client TooManyAttempts.
+        """
         return await self._in_turn(caller, CONTEXT.hash, normalise(password))
 
     async def hash_new(self, password: str, caller: Caller, username: str, *, field: str = "password") -> str:

@@ -81,7 +81,9 @@ class Recovery:
         audit("reset_started", user_id=user.id, by=actor.name)
 
     async def confirm(self, token: str, new_password: str, client: Client, *, code: str | None = None) -> None:
-        """Set a new password with the token of a mail, and a code if the user has a second factor.
+        """Set a new password with the token of a mail.
+
+        And with a code if the user has a second factor.
 
         All sessions, tokens and codes of the user end.
 

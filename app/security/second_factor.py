@@ -31,7 +31,10 @@ BY_FACTOR = ("otp", "mfa")  # RFC 8176
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A right code that was not used yet: the step of an authenticator, or a recovery code."""
+    """A right code that was not used yet.
+
+    The step of an authenticator, or a recovery code.
+    """
 
     user: User
     enrolled: Enrolled
@@ -72,7 +75,9 @@ class SecondFactor:
         return SecondFactorRequired((await self._factors.of(user.id)).kinds)
 
     async def challenge(self, user: User, attempt: Attempt) -> SecondFactorRequired:
-        """Return the refusal of a login whose password was right, with a challenge to be answered with a code.
+        """Return the refusal of a login without a factor.
+
+        The password was right; a challenge is to be answered with a code.
 
         The challenge is bound to the user, the generation and the attempt, which stays counted until the login is
         complete: guessing codes does not reset what guessing passwords has counted.
@@ -90,7 +95,10 @@ class SecondFactor:
         return SecondFactorRequired((await self._factors.of(user.id)).kinds, challenge)
 
     async def try_challenge(self, challenge: str) -> OneTimeToken:
-        """Take one of the tries of a challenge off. Raises WrongSecondFactor if there is none."""
+        """Take one of the tries of a challenge off.
+
+        Raises WrongSecondFactor if there is none.
+        """
         found = await self._tokens.try_token(digest(challenge), Purpose.CHALLENGE)
         if found is None:
             raise WrongSecondFactor
@@ -121,7 +129,10 @@ class SecondFactor:
         await self._throttle.take_back_factor(attempt)
 
     async def use(self, proof: Proof) -> None:
-        """Use a code up, as part of a transaction. Raises WrongSecondFactor if it was used meanwhile (replay)."""
+        """Use a code up, as part of a transaction.
+
+        Raises WrongSecondFactor if it was used meanwhile (replay).
+        """
         user_id = proof.user.id
         if proof.totp:
             used = await self._factors.use_totp(user_id, proof.totp, proof.step)

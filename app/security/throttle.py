@@ -159,7 +159,10 @@ class Throttle:
         await self._take_back(*attempt.windows)
 
     async def first_wrong_factor(self, user_id: str) -> bool:
-        """Return whether it is the first one that the user is to be told of in a day."""
+        """Return whether it is the first one in a day.
+
+        Only of that the user is told.
+        """
         return (await self._attempts.count(f"factor told {user_id}", DAY)).attempts == 1
 
     async def succeeded(self, attempt: Attempt) -> None:
@@ -191,7 +194,10 @@ class Throttle:
         await self._count([limit], takes_back=False)
 
     async def reset(self, networks: tuple[str, ...]) -> None:
-        """Count a request for a reset from a network and those that include it. Raises TooManyAttempts."""
+        """Count a request for a reset from a network and those that include it.
+
+        Raises TooManyAttempts.
+        """
         await self._count([*self._by_network("reset", self._resets, networks)], takes_back=False)
 
     async def registration(self, networks: tuple[str, ...]) -> None:

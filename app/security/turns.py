@@ -72,7 +72,10 @@ class Turns:
             raise
 
     def place(self, caller: Caller) -> "Place":
-        """Take a place, to be left by the end of its context or of its work. Raises TooManyAttempts or HashingBusy."""
+        """Take a place, to be left after the work.
+
+        Either by the end of its context or of its work. Raises TooManyAttempts or HashingBusy.
+        """
         if caller.usual and len(self._kept) < KEPT and not self._kept & set(caller.networks[:1]):
             self._kept.update(caller.networks[:1])
             return Place(self, caller)

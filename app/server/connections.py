@@ -59,7 +59,10 @@ class Protocol(slow_requests.Protocol):
             super().connection_lost(exc)
 
     def is_silent(self, now: float) -> bool:
-        """Return whether the service has waited for the client for so long that it may close the connection."""
+        """Return whether the client has been silent too long.
+
+        Then the service may close the connection.
+        """
         if self.http is None or self.transport is None or self.transport.get_write_buffer_size():
             return False
         if self.http.stage is Stage.IDLE and self.state["requests_count"]:

@@ -9,7 +9,9 @@ REST = 3  # a worker rests from large bodies for so many times as long as the la
 
 
 class Pace:
-    """Lets one large body after the other be handled, in their order, and all other requests in between.
+    """Lets large bodies be handled one after the other.
+
+    In their order, and all other requests in between.
 
     The event loop would otherwise handle all that are complete before it looks at other connections.
     """

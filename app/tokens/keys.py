@@ -131,7 +131,10 @@ class Encryption:
             raise UndecipherableSecret("the ciphertext was changed") from None
 
     def renewed(self, stored: Stored, *, purpose: str, record: str) -> Stored | None:
-        """Encrypt the secret of a record again with the current key, or return None if it cannot be read."""
+        """Encrypt a secret again with the current key.
+
+        Returns None if it cannot be read.
+        """
         secret = self.readable(stored, purpose=purpose, record=record)
         return None if secret is None else self.encrypt(secret, purpose=purpose, record=record)
 
