@@ -17,7 +17,9 @@ from pymongo.errors import AutoReconnect
 
 from app.commands import Commands
 from app.context import Context
+from app.models.factors import startup_error
 from app.models.users import Access
+from app.tokens.key_set import encryption_key_name
 from app.tokens.keys import Encryption
 from app.tokens.one_time import digest
 from config import Config
@@ -784,6 +786,21 @@ def test_without_the_database_nothing_is_half_made(member: Member, step: str) ->
 
 
 # Keys are renewed
+
+
+def test_a_start_is_refused_with_secrets_under_another_key(
+    member: Member, newcomer: Member, stored: Database[Document]
+) -> None:
+    """And not because of a user who is about to enrol, or of a damaged document."""
+    known = encryption_key_name((member.service.config.ENCRYPTION_KEY or "").encode())
+    assert newcomer.begin().status_code == 200
+    damaged = {"_id": "damaged", "totp": {"secret": {"key": 7}}}
+    stored.factors.insert_one(damaged)
+    assert startup_error(stored, [known]) is None
+    stored.factors.delete_one({"_id": "damaged"})
+    reason = startup_error(stored, ["other"])
+    assert reason
+    assert known in reason
 
 
 def rewrapped(service: Service) -> tuple[int, int]:

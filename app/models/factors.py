@@ -196,7 +196,8 @@ def startup_error(database: Any, known: Container[str]) -> str | None:
 
     Raises pymongo's errors.
     """
-    unknown = [name for name in database["factors"].distinct("totp.secret.key") if name not in known]
+    named = {"totp.secret.key": {"$type": "string"}}  # without it, users who are about to enrol would count as null
+    unknown = [name for name in database["factors"].distinct("totp.secret.key", named) if name not in known]
     if not unknown:
         return None
     names = ", ".join(sorted(map(str, unknown)))
