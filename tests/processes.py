@@ -1,5 +1,6 @@
 """Run commands in sessions of their own, find their processes in /proc, and kill them at the end."""
 
+import asyncio
 import os
 import pty
 import signal
@@ -25,6 +26,13 @@ def until(condition: Callable[[], object], what: str, seconds: float = TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(POLL_SECONDS)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until the condition is true."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not condition():  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.001)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import resource
 import socket
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
@@ -18,7 +18,7 @@ from app.http.codes import Code
 from app.server import connections, descriptors
 from config import Config
 from tests.conftest import Service
-from tests.processes import TIMEOUT_SECONDS
+from tests.processes import TIMEOUT_SECONDS, eventually
 
 LIMIT = 16
 SPARE = 2
@@ -88,13 +88,6 @@ class Full:
             client.writer.close()
         self.clients.clear()
         await eventually(lambda: not self.service.app.ctx.connections._open)
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    """Wait until the condition is true."""
-    async with asyncio.timeout(TIMEOUT_SECONDS):
-        while not condition():  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0.001)
 
 
 def value(metric: str, **labels: str) -> float:

@@ -17,6 +17,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from app.mail import smtp
 from app.mail.errors import MailError, Undeliverable, Unreachable
 from app.mail.smtp import Server, Smtp
+from tests.processes import eventually
 from tools.local_mongo import free_port
 
 USER, SECRET = "service", "s3cret of the mail server"
@@ -91,7 +92,22 @@ def send(port: int, tls: str, *, password: str = SECRET) -> None:
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Subject"] = "no-reply@demo.example", "alice@example.com", "A test"
     mail.set_content("Hello")
-    asyncio.run(Smtp(Server("localhost", port, USER, password, tls)).send(mail))
+    asyncio.run(send_and_close(Server("localhost", port, USER, password, tls), mail))
+
+
+async def send_and_close(server: Server, mail: EmailMessage) -> None:
+    """Send a mail, and wait until its connection is closed, which a worker's event loop does in the background."""
+    try:
+        await Smtp(server).send(mail)
+    finally:
+        await eventually(lambda: not is_connected(server.port))
+
+
+def is_connected(port: int) -> bool:
+    """Return whether a socket is connected to a port of this machine (proc_net_tcp(5)); a closed one has no inode."""
+    tables = (Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6"))
+    rows = [line.split() for table in tables for line in table]
+    return any(row[2].endswith(f":{port:04X}") and row[9] != "0" for row in rows)
 
 
 @pytest.mark.usefixtures("trusted")
