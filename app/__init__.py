@@ -66,7 +66,12 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
         arrival_seconds=config.REQUEST_ARRIVAL_SECONDS,
         check=lambda: _check(config),
     )
-    cors.enable(app, origins=config.CORS_ORIGINS, request_headers=config.CORS_HEADERS)
+    cors.enable(
+        app,
+        origins=config.CORS_ORIGINS,
+        request_headers=config.CORS_HEADERS,
+        credentials=config.cookies_enabled,
+    )
     sanic_jwt_adapter.initialize(app, signing_keys(config)[0])
     _add_routes(app, config)
     names = {"ISSUER": config.issuers[0], "SECOND_FACTOR_GRANT": SECOND_FACTOR_GRANT}
@@ -118,8 +123,8 @@ def _add_routes(app: App, config: Config) -> None:
     """Add the views, the pages and the documentation, as the settings say."""
     for view in (recovery if config.SMTP_URL else registration, *VIEWS):
         app.blueprint(view.blueprint)
-    if config.SMTP_URL and config.PAGES:
-        pages.serve(app)
+    if config.PAGES and (config.SMTP_URL or config.cookies_enabled):
+        pages.serve(app, mail=bool(config.SMTP_URL), cookies=config.cookies_enabled, passkeys=config.passkeys_enabled)
     if config.DOCS:
         page.serve(app, document)
 

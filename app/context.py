@@ -21,6 +21,7 @@ from app.database.reports import Reports
 from app.http.client import current_context
 from app.http.codes import Code
 from app.http.cors import Cors
+from app.http.cross_site import CrossSite
 from app.http.problems import Problem
 from app.logs import audit
 from app.models import attempts, factors, one_time_tokens, outbox, sessions, users
@@ -33,6 +34,7 @@ from app.models.users import Access, Users
 from app.security.accounts import Accounts
 from app.security.administration import Administration
 from app.security.authentication import Authenticator
+from app.security.cookie_mode import CookieMode
 from app.security.credentials import CredentialsVerifier
 from app.security.emails import Emails
 from app.security.factor_errors import SecondFactorOff
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from app.capabilities.keys import Keys
     from app.capabilities.mail import Mail
     from app.security.enrolment import Enrolment
+    from app.security.passkeys import Passkeys
     from app.tokens.keys import Encryption
 
 FEED_SHARE = 0.4  # of REVOCATION_STALE_SECONDS, for one look at the feed
@@ -79,6 +82,8 @@ class Context:
     throttle: Throttle
     revocations: Revocations
     authenticator: Authenticator
+    cross_site: CrossSite
+    cookie_mode: CookieMode
     credentials: CredentialsVerifier
     generations: Generations
     logins: Logins
@@ -111,6 +116,13 @@ class Context:
         if self._enrolment is None:
             raise SecondFactorOff
         return self._enrolment
+
+    @property
+    def passkeys(self) -> "Passkeys":
+        """The use cases of passkeys. Raises SecondFactorOff without ENCRYPTION_KEY or PUBLIC_URL."""
+        if self.second_factor.passkeys is None:
+            raise SecondFactorOff
+        return self.second_factor.passkeys
 
     async def open(self, config: Config) -> None:
         """Open everything on the running event loop.
@@ -219,11 +231,16 @@ class Context:
             lifetime_seconds=LONGEST_TOKEN_SECONDS if key_set else config.ACCESS_TOKEN_SECONDS,
             overlap_seconds=config.MONGO_TIMEOUT_SECONDS,
         )
+        self.cross_site = CrossSite(config.PUBLIC_URL, config.CORS_ORIGINS)
+        self.cookie_mode = CookieMode(
+            self.cross_site, enabled=config.cookies_enabled, refresh_seconds=config.REFRESH_TOKEN_SECONDS
+        )
         freshness = Freshness(config.STEP_UP_SECONDS)
         self.authenticator = Authenticator(
             access_tokens,
             self.revocations,
             freshness=freshness,
+            cookie_mode=self.cookie_mode,
             factor_required_of=Access[config.REQUIRE_SECOND_FACTOR.upper()] if config.REQUIRE_SECOND_FACTOR else None,
         )
         self.authenticator.has_factor = self._has_factor
@@ -235,7 +252,7 @@ class Context:
         self.generations = Generations(self.users, self.sessions, self.revocations, transactions, stores, notices)
         encryption = _encryption(config)
         self.second_factor = SecondFactor(
-            self.factors, self.one_time_tokens, encryption, self.passwords, self.throttle, notices
+            self.users, self.factors, self.one_time_tokens, encryption, self.passwords, self.throttle, notices
         )
         self.credentials = CredentialsVerifier(
             self.users,
@@ -322,6 +339,7 @@ class Context:
         from app.security.enrolment import Enrolment
 
         self._enrolment = Enrolment(
+            self.users,
             self.factors,
             self.sessions,
             encryption,
@@ -332,6 +350,25 @@ class Context:
             self.administration,
             product=NAME,
             enabled=config.SECOND_FACTOR,
+        )
+        if config.PUBLIC_URL and config.passkeys_enabled:
+            self._open_passkeys(config.PUBLIC_URL, self._enrolment, notices, own_account)
+
+    def _open_passkeys(
+        self, public_url: str, enrolment: "Enrolment", notices: Notices, own_account: OwnAccount
+    ) -> None:
+        from app.capabilities.passkeys import passkeys
+
+        self.second_factor.passkeys = passkeys(
+            public_url,
+            self.factors,
+            self.one_time_tokens,
+            self.sessions,
+            self.throttle,
+            notices,
+            self.generations,
+            own_account,
+            enrolment,
         )
 
     async def _has_factor(self, user_id: str) -> bool:

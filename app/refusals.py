@@ -3,6 +3,7 @@
 from app.database.failures import is_unavailable, summary
 from app.http.codes import Code
 from app.http.problems import FieldError, Problem, invalid_fields
+from app.models.factors import PasskeyTaken, TooManyPasskeys
 from app.models.sessions import SessionOver, TokenReused
 from app.models.users import EmailTaken, LastAdmin, UsernameTaken
 from app.security.administration import NotAdministrator, UserNotFound
@@ -11,6 +12,7 @@ from app.security.emails import InvalidOneTimeToken, NothingToVerify, WrongCode
 from app.security.factor_errors import (
     AlreadyEnrolled,
     NotEnrolled,
+    PasskeyCopied,
     SecondFactorOff,
     SecondFactorRequired,
     WrongFactorCode,
@@ -42,8 +44,11 @@ CODES: dict[type[Exception], Code] = {
     StaleFeed: Code.REVOCATIONS_STALE,
     SessionOver: Code.SESSION_ENDED,
     TokenReused: Code.REFRESH_TOKEN_REUSED,
+    TooManyPasskeys: Code.TOO_MANY_PASSKEYS,
     UserNotFound: Code.NOT_FOUND,
     UsernameTaken: Code.USERNAME_TAKEN,
+    PasskeyCopied: Code.SECOND_FACTOR_INVALID,
+    PasskeyTaken: Code.ALREADY_ENROLLED,
     SecondFactorOff: Code.NOT_ENABLED,
     WrongCode: Code.WRONG_CODE,
     WrongCredentials: Code.WRONG_CREDENTIALS,

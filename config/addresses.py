@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 HOST = re.compile(r"(?:[0-9a-z._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 PATH = re.compile(r"(?:/[0-9A-Za-z._~-]+)*", re.ASCII)
 PORTS = {"smtp": 587, "smtps": 465}  # RFC 8314 sections 3.3 and 7.3
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 DEVELOPMENT_URL = "http://localhost:8000"
 
 
@@ -63,7 +64,7 @@ def check_protected_smtp_url(url: str) -> str:
 
 
 def check_public_url(url: str) -> str:
-    """Return an origin with an optional path, without a slash at the end (RFC 6454).
+    """Return an origin with an optional path, without a default port and a slash at the end (RFC 6454).
 
     Raises ValueError.
     """
@@ -71,7 +72,16 @@ def check_public_url(url: str) -> str:
     host, slash, path = rest.partition("/")
     if scheme not in ("http", "https") or not HOST.fullmatch(host) or not PATH.fullmatch(slash + path):
         raise ValueError("is not a URL such as https://api.example.com or https://example.com/api")
-    return url.removesuffix("/")
+    return f"{scheme}://{host.removesuffix(DEFAULT_PORTS[scheme])}{slash}{path}"
+
+
+def has_domain(url: str) -> bool:
+    """Return whether the host of a public URL is a name, for which browsers make passkeys."""
+    try:
+        ipaddress.ip_address(urlsplit(url).hostname or "")
+    except ValueError:
+        return True
+    return False
 
 
 def check_secure_url(url: str) -> str:

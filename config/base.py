@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from config import texts
+from config.addresses import has_domain
 from config.keys import EXAMPLE_JWT_SECRET_KEY
 from config.mongo_uri import check_uri
 from config.product import NAME, SLUG
@@ -122,6 +123,8 @@ class Config(BaseModel):
     ] = 8
 
     CORS_ORIGINS: Origins = []  # origins whose scripts may call the service; empty: no CORS
+    # With PUBLIC_URL, browsers can keep the tokens in cookies; of CORS_ORIGINS only exact ones may use them.
+    COOKIE_MODE: bool = True
     CORS_HEADERS: CorsHeaders = ["authorization", "content-type", "x-request-id"]  # that these scripts may send
 
     # Mail is off without SMTP_URL, and with it the routes for e-mail addresses and forgotten passwords.
@@ -185,6 +188,19 @@ class Config(BaseModel):
     def issuers(self) -> list[str]:
         """The issuer of new tokens, then those whose tokens are still accepted."""
         return [self.ISSUER or self.PUBLIC_URL or SLUG, *self.PREVIOUS_ISSUERS, *([] if self.ISSUER else [SLUG])]
+
+    @property
+    def cookies_enabled(self) -> bool:
+        """Whether browsers can keep the tokens in cookies: not where scripts of every origin may call the service."""
+        return self.COOKIE_MODE and self.PUBLIC_URL is not None and "*" not in self.CORS_ORIGINS
+
+    @property
+    def passkeys_enabled(self) -> bool:
+        """Whether users can add passkeys.
+
+        Their site is that of PUBLIC_URL, which must have a domain name.
+        """
+        return self.ENCRYPTION_KEY is not None and self.PUBLIC_URL is not None and has_domain(self.PUBLIC_URL)
 
     @field_validator("*", mode="before")
     @classmethod

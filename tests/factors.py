@@ -1,6 +1,7 @@
 """Users with a second factor, whose authenticator is another implementation (pyotp)."""
 
 import time
+from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ class Member(Owner):
     """A user who may have an authenticator and recovery codes."""
 
     authenticator: pyotp.TOTP
-    recovery_codes: list[str]
+    recovery_codes: Sequence[str] = ()
 
     @classmethod
     def enrolled(cls, service: Service, mailbox: Mailbox, database: Database[Document]) -> Self:

@@ -13,8 +13,10 @@ import jwt
 import pytest
 from sanic.compat import Header
 
+from app.http.cross_site import CrossSite
 from app.http.problems import Problem
 from app.security.authentication import Authenticator
+from app.security.cookie_mode import CookieMode
 from app.security.freshness import Freshness
 from app.tokens.access import AccessTokens, Claims, InvalidAccessToken, key_id
 from config.product import SLUG
@@ -23,6 +25,7 @@ from tests.routes import ROUTES, example_path, operation_at
 
 CLAIMS = [name for name, field in Claims.model_fields.items() if field.is_required()]
 Forge = Callable[..., str]
+NO_COOKIES = CookieMode(CrossSite(None, []), enabled=False, refresh_seconds=1)
 
 
 def encode(data: object) -> str:
@@ -324,11 +327,19 @@ def test_a_token_expires_to_the_second_without_leeway() -> None:
     token = sign(tokens)
     request = SimpleNamespace(headers=Header({"authorization": f"Bearer {token}"}))
     expiry = tokens.decode(token).exp
-    authenticator = Authenticator(tokens, NoRevocations(), freshness=Freshness(300), clock=lambda: expiry - 0.001)  # type: ignore[arg-type]
-    assert authenticator.authenticate(request).exp == expiry  # type: ignore[arg-type]
-    authenticator = Authenticator(tokens, NoRevocations(), freshness=Freshness(300), clock=lambda: float(expiry))  # type: ignore[arg-type]
+
+    def at(now: float) -> Authenticator:
+        return Authenticator(
+            tokens,
+            NoRevocations(),  # type: ignore[arg-type]
+            freshness=Freshness(300),
+            cookie_mode=NO_COOKIES,
+            clock=lambda: now,
+        )
+
+    assert at(expiry - 0.001).authenticate(request).exp == expiry  # type: ignore[arg-type]
     with pytest.raises(Problem) as error:
-        authenticator.authenticate(request)  # type: ignore[arg-type]
+        at(expiry).authenticate(request)  # type: ignore[arg-type]
     assert error.value.code == "token_expired"
 
 

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "server",
         "tokens",
     },
-    "capabilities": {"config", "database", "mail", "models", "security", "tokens"},
+    "capabilities": {"config", "database", "factors", "mail", "models", "security", "tokens"},
     "refusals": {"database", "http", "models", "security", "tokens"},
     "views": {"context", "http", "metrics", "models", "openapi", "schemas", "security"},
     "schemas": {"clocks", "factors", "http", "models", "tokens"},
@@ -82,8 +82,10 @@ OPTIONAL = {
     "app.capabilities.encryption",
     "app.capabilities.keys",
     "app.capabilities.mail",
+    "app.capabilities.passkeys",
     "app.security.enrolment",
     "app.security.keys",
+    "app.security.passkeys",
     "app.tokens.keys",
     "email_validator",
 }
@@ -151,7 +153,7 @@ import sys
 from app import create_app
 from config.environments import TestingConfig
 create_app(config=TestingConfig(JWT_SECRET_KEY={secrets.token_urlsafe(48)!r}))
-print(*(name for name in {sorted(OPTIONAL | {"aiosmtplib", "dns", "segno"})} if name in sys.modules))
+print(*(name for name in {sorted(OPTIONAL | {"aiosmtplib", "dns", "fido2", "segno"})} if name in sys.modules))
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert result.stdout == "\n"

@@ -12,6 +12,7 @@ import pytest
 
 from app import create_app
 from config import INSTANCE_FILE, Config, ConfigurationError, load
+from config.addresses import check_public_url
 from config.environments import ENVIRONMENTS, ProductionConfig
 from config.keys import EXAMPLE_JWT_SECRET_KEY
 
@@ -306,6 +307,26 @@ LISTS = {
     "CORS_ORIGINS": ["https://a.example", "https://b.example"],
     "CORS_HEADERS": ["authorization", "content-type"],
 }
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("https://api.example.com:443/v1/", "https://api.example.com/v1"),
+        ("http://localhost:80", "http://localhost"),
+        ("https://api.example.com:80", "https://api.example.com:80"),
+        ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
+    ],
+)
+def test_a_public_url_is_an_origin_as_browsers_write_it(given: str, expected: str) -> None:
+    assert check_public_url(given) == expected
+
+
+def test_passkeys_need_a_domain_name(instance: Path) -> None:
+    config = load({**GOOD, "APP_ENCRYPTION_KEY": OTHER_SECRET, "APP_PUBLIC_URL": "https://api.example.com"}, instance)
+    assert config.passkeys_enabled
+    for url in ("https://192.0.2.1", "https://[2001:db8::1]:8443", None):
+        assert not config.model_copy(update={"PUBLIC_URL": url}).passkeys_enabled
 
 
 def holds(annotation: Any, kinds: tuple[type, ...]) -> bool:

@@ -145,6 +145,13 @@ class Collection:
         )
         return changed
 
+    async def find_one_and_delete(self, query: Filter) -> Document | None:
+        """Delete the first match and return it, or None if there was no match."""
+        deleted: Document | None = await self._limit.apply(
+            self._collection.find_one_and_delete(query, session=current_session())
+        )
+        return deleted
+
     async def count(self, query: Filter, *, limit: int) -> int:
         """Return the number of matches, at most `limit`."""
         number: int = await self._limit.apply(

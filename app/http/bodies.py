@@ -45,7 +45,7 @@ def _not_null(given: Any) -> Any:
 NotNull = AfterValidator(_not_null)  # of a field whose default None stands for one that is not given
 
 
-def with_example(**fields: str) -> ConfigDict:
+def with_example(**fields: Any) -> ConfigDict:
     """Return the configuration of a shape with an example.
 
     For shapes whose fields cannot all be given.

@@ -17,24 +17,26 @@ MAX_AGE_SECONDS = 3600
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", re.ASCII)  # a token (RFC 9110 section 5.6.2)
 EXPOSED = {"access-control-expose-headers": "allow,retry-after,www-authenticate,x-request-id"}
+CREDENTIALS = {"access-control-allow-credentials": "true"}
 ALLOWED = "access-control-allow-origin"
 VARY = {"vary": "Origin"}  # also without an origin, or a cache would give this response to all origins
 
 
 class Cors:
-    """The origins whose scripts may call the service with tokens, but never with cookies.
+    """The origins whose scripts may call the service, with cookies only if `credentials` says so.
 
-    Origins are compared as a whole.
+    Origins are compared as a whole. Where every origin is allowed, none may use cookies.
     """
 
-    def __init__(self, origins: list[str], request_headers: list[str]) -> None:
+    def __init__(self, origins: list[str], request_headers: list[str], *, credentials: bool = False) -> None:
         self._request_headers = frozenset(request_headers)
         self._of: dict[str, Mapping[str, str]] = {}
         self._of_others: Mapping[str, str] = VARY
         if ANY in origins:
             self._of_others = {ALLOWED: ANY, **EXPOSED}
         else:
-            self._of = {origin: {**VARY, ALLOWED: origin, **EXPOSED} for origin in origins}
+            permissions = {**EXPOSED, **(CREDENTIALS if credentials else {})}
+            self._of = {origin: {**VARY, ALLOWED: origin, **permissions} for origin in origins}
 
     def headers(self, request: Request[Any, Any]) -> Mapping[str, str]:
         """Return headers that let scripts of allowed origins read the response, which may be an error."""
@@ -62,8 +64,8 @@ def is_preflight(request: Request[Any, Any]) -> bool:
     return request.method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers
 
 
-def enable(app: Sanic[Any, Any], *, origins: list[str], request_headers: list[str]) -> None:
+def enable(app: Sanic[Any, Any], *, origins: list[str], request_headers: list[str], credentials: bool) -> None:
     """Extend the app; server/exchange.py adds the headers."""
     app.config.CORS = False
     app.extend(built_in_extensions=False, extensions=[HTTPExtension])
-    app.ctx.cors = Cors(origins, request_headers) if origins else None
+    app.ctx.cors = Cors(origins, request_headers, credentials=credentials) if origins else None

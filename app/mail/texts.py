@@ -132,6 +132,25 @@ sessions, and lets you choose a new password:
 {undo_link}
 """,
     ),
+    "passkey_added": Text(
+        "A passkey was added to your account at {product}",
+        """
+The account {username} at {product} has a new passkey, with which you log in.
+
+If it was not you, open this page within 7 days. It removes the passkey, ends all
+sessions, and lets you choose a new password:
+
+{undo_link}
+""",
+    ),
+    "passkey_copied": Text(
+        "A passkey of your account at {product} may have been copied",
+        """
+A passkey of the account {username} at {product} was refused, because it counts less than
+before: there may be a copy of it. Remove it, and add another one.
+"""
+        + NOT_YOU,
+    ),
     "second_factor_removed": Text(
         "The second factor of your account at {product} was removed",
         """

@@ -47,6 +47,8 @@ EVENTS = (
     "logged_out_everywhere",
     "login_failed",
     "login_throttled",
+    "passkey_copied",
+    "passkey_rejected",
     "password_changed",
     "password_reset",
     "recovery_code_used",

@@ -6,20 +6,22 @@ Secrets are encrypted; codes are of use once, by one conditional write each. All
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
-from bson import ObjectId
+from bson import Binary, ObjectId
 from pymongo import IndexModel
+from pymongo.errors import DuplicateKeyError
 
 from app.database.collection import Collection, Document
-from app.models.fields import Check, damage, is_count, is_list, is_text, is_time
+from app.models.fields import Check, damage, is_bytes, is_count, is_flag, is_list, is_text, is_time
 from app.models.pipelines import later, literals
 
-INDEXES = [IndexModel("totp.secret.key")]  # by which a start finds keys that are not configured
 TRIES = 5  # to confirm a secret
 SECRETS = ("totp", "pending")
 PAGE = 500
-WITH_SERVER_TIME = {"totp": 1, "pending": 1, "recovery_codes": 1, "now": "$$NOW"}
+FACTORS = ("totp", "pending", "recovery_codes", "passkeys", "handle")
+WITH_SERVER_TIME = dict.fromkeys(FACTORS, 1) | {"now": "$$NOW"}
+MOST_PASSKEYS = 20
 
 
 def _is_totp(value: Any) -> bool:
@@ -34,7 +36,31 @@ def _is_recovery_code(value: Any) -> bool:
     return isinstance(value, dict) and is_text(value.get("prefix")) and is_text(value.get("hash"))
 
 
-FIELDS: dict[str, Check] = {"totp": _is_totp, "pending": _is_pending, "recovery_codes": is_list(_is_recovery_code)}
+def _is_passkey(value: Any) -> bool:
+    return isinstance(value, dict) and not damage(value, PASSKEY_FIELDS, {"used_at": is_time})
+
+
+PASSKEY_FIELDS: dict[str, Check] = {
+    "id": is_bytes,
+    "public_key": is_bytes,
+    "counter": is_count,
+    "backup_eligible": is_flag,
+    "backed_up": is_flag,
+    "name": is_text,
+    "added_at": is_time,
+}
+FIELDS: dict[str, Check] = {
+    "totp": _is_totp,
+    "pending": _is_pending,
+    "recovery_codes": is_list(_is_recovery_code),
+    "passkeys": is_list(_is_passkey),
+    "handle": is_bytes,
+}
+INDEXES = [
+    # A credential belongs to one user, or another one could take over the account by registering it again.
+    IndexModel("passkeys.id", unique=True, partialFilterExpression={"passkeys.id": {"$exists": True}}),
+    IndexModel("totp.secret.key"),  # by which a start finds keys that are not configured
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +85,44 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
+class Passkey:
+    """A passkey, with what its authenticator has told last."""
+
+    id: bytes
+    public_key: bytes
+    counter: int
+    backup_eligible: bool
+    backed_up: bool
+    name: str
+    added_at: datetime
+    used_at: datetime | None = None
+
+
+class NewCredential(Protocol):
+    """What an authenticator has told of a new passkey."""
+
+    @property
+    def id(self) -> bytes:
+        """The id of the credential."""
+
+    @property
+    def public_key(self) -> bytes:
+        """Its public key."""
+
+    @property
+    def counter(self) -> int:
+        """The number of its uses, or always 0."""
+
+    @property
+    def backup_eligible(self) -> bool:
+        """Whether it can be backed up."""
+
+    @property
+    def backed_up(self) -> bool:
+        """Whether it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecoveryCode:
     """What is stored of a recovery code: its first letters and its hash."""
 
@@ -74,13 +138,32 @@ class Enrolled:
     totp: Totp | None
     pending: Pending | None
     recovery_codes: tuple[RecoveryCode, ...]
+    passkeys: tuple[Passkey, ...]
+    handle: bytes | None
     now: datetime
+
+    @property
+    def any(self) -> bool:
+        """Whether the user has a factor; recovery codes alone are none."""
+        return self.totp is not None or bool(self.passkeys)
 
     @property
     def kinds(self) -> list[str]:
         """The names of what the user can log in with, besides the password."""
-        codes = ["recovery_code"] if self.recovery_codes else []
-        return ["totp", *codes] if self.totp else []
+        found = {"totp": self.totp, "recovery_code": self.recovery_codes, "passkey": self.passkeys}
+        return [name for name, one in found.items() if one] if self.any else []
+
+    def passkey(self, id_: bytes) -> Passkey | None:
+        """Return the passkey with this id, if it is the user's."""
+        return next((one for one in self.passkeys if one.id == id_), None)
+
+
+class PasskeyTaken(Exception):
+    """The passkey is registered already, with this user or another one."""
+
+
+class TooManyPasskeys(Exception):
+    """The user has MOST_PASSKEYS passkeys."""
 
 
 class Factors:
@@ -95,11 +178,13 @@ class Factors:
         A damaged one is of no use, and still required.
         """
         document = await self._factors.find_one({"_id": user_id}, WITH_SERVER_TIME) or {}
+        return self._read(user_id, document)
+
+    def _read(self, user_id: str, document: Document) -> Enrolled:
         damaged = damage(document, {}, FIELDS)
         if damaged:
             self.report(user_id, f"{', '.join(damaged)} cannot be used")
-        right = {name: value for name, value in document.items() if name not in damaged}
-        return _read(user_id, right)
+        return _read(user_id, {name: value for name, value in document.items() if name not in damaged})
 
     def report(self, user_id: str, reason: str) -> None:
         """Log that the factors of a user cannot be used as they are."""
@@ -153,17 +238,96 @@ class Factors:
 
         Returns whether there is a factor.
         """
-        query = {"_id": user_id, "totp": {"$ne": None}}
+        query = {"_id": user_id, "$or": [{"totp": {"$ne": None}}, {"passkeys.0": {"$exists": True}}]}
         return await self._factors.update_one(query, {"$set": {"recovery_codes": _stored(codes)}})
 
-    async def remove_totp(self, user_id: str) -> bool:
+    async def remove_totp(self, user_id: str) -> Enrolled | None:
         """Remove the authenticator of a user.
 
-        As part of a transaction. Returns whether there was one.
+        As part of a transaction. Returns what is left.
 
-        Recovery codes go with the last factor.
+        Recovery codes go with the last factor. Returns None if there was no authenticator.
         """
-        return await self._factors.delete_one({"_id": user_id, "totp": {"$ne": None}})
+        query = {"_id": user_id, "totp": {"$ne": None}}
+        return await self._remove(user_id, query, {"$unset": {"totp": True, "pending": True}})
+
+    async def by_passkey(self, id_: bytes) -> Enrolled | None:
+        """Return the factors of the user who has the passkey with this id."""
+        document = await self._factors.find_one({"passkeys.id": Binary(id_)}, WITH_SERVER_TIME)
+        return self._read(document["_id"], document) if document else None
+
+    async def handle(self, user_id: str, new: bytes) -> bytes:
+        """Return the handle by which authenticators know a user.
+
+        The first time it is the new one.
+        """
+        update = [{"$set": {"handle": {"$ifNull": ["$handle", {"$literal": Binary(new)}]}}}]
+        document = await self._factors.find_one_and_update({"_id": user_id}, update, upsert=True)
+        return bytes((document or {})["handle"])
+
+    async def add_passkey(
+        self, user_id: str, passkey: NewCredential, name: str, *, codes: Sequence[RecoveryCode]
+    ) -> None:
+        """Add a passkey, as part of a transaction.
+
+        Without codes, the user keeps those that there are.
+
+        Raises TooManyPasskeys, and PasskeyTaken if anybody has this one already.
+        """
+        given = {"id": Binary(passkey.id), "public_key": Binary(passkey.public_key), "counter": passkey.counter}
+        given |= {"backup_eligible": passkey.backup_eligible, "backed_up": passkey.backed_up, "name": name}
+        added = literals(given) | {"added_at": "$$NOW"}
+        fields: Document = {"passkeys": {"$concatArrays": [{"$ifNull": ["$passkeys", []]}, [added]]}}
+        if codes:
+            fields["recovery_codes"] = {"$literal": _stored(codes)}
+        query = {"_id": user_id, "passkeys.id": {"$ne": Binary(passkey.id)}}
+        room = {f"passkeys.{MOST_PASSKEYS - 1}": {"$exists": False}}
+        try:
+            if await self._factors.update_one(query | room, [{"$set": fields}]):
+                return
+        except DuplicateKeyError:
+            raise PasskeyTaken from None
+        raise TooManyPasskeys if await self._factors.find_one(query, {"_id": 1}) else PasskeyTaken
+
+    async def use_passkey(self, user_id: str, id_: bytes, *, counter: int, backed_up: bool) -> bool:
+        """Move the counter of a passkey forward, and return whether it did.
+
+        An authenticator that does not count always tells 0; any other one must tell more than before, or it is a copy
+        (Web Authentication section 6.1.1).
+        """
+        moved = {"$lt": counter} if counter else 0
+        query = {"_id": user_id, "passkeys": {"$elemMatch": {"id": Binary(id_), "counter": moved}}}
+        fields = {"passkeys.$.counter": counter, "passkeys.$.backed_up": backed_up}
+        return await self._factors.update_one(query, {"$set": fields, "$currentDate": {"passkeys.$.used_at": True}})
+
+    async def remove_passkey(self, user_id: str, id_: bytes) -> Enrolled | None:
+        """Remove a passkey of a user, as part of a transaction.
+
+        Returns what is left, or None without such a one.
+        """
+        query = {"_id": user_id, "passkeys.id": Binary(id_)}
+        return await self._remove(user_id, query, {"$pull": {"passkeys": {"id": Binary(id_)}}})
+
+    async def remove_added_since(self, user_id: str, since: datetime) -> Enrolled:
+        """Remove the factors that were added since a time.
+
+        As part of a transaction. Returns what is left.
+        """
+        recent = {"$gte": since}
+        await self._factors.update_one({"_id": user_id, "totp.added_at": recent}, {"$unset": {"totp": True}})
+        await self._factors.update_one({"_id": user_id}, {"$pull": {"passkeys": {"added_at": recent}}})
+        return await self._without_codes_if_last(user_id)
+
+    async def _remove(self, user_id: str, query: Document, update: Document) -> Enrolled | None:
+        if not await self._factors.update_one(query, update):
+            return None
+        return await self._without_codes_if_last(user_id)
+
+    async def _without_codes_if_last(self, user_id: str) -> Enrolled:
+        left = await self.of(user_id)
+        if not left.any:
+            await self.remove_user(user_id)
+        return left
 
     async def remove_user(self, user_id: str) -> None:
         """Remove all factors of a user."""
@@ -204,6 +368,12 @@ def startup_error(database: Any, known: Container[str]) -> str | None:
     return f"it has second factors that were encrypted with another ENCRYPTION_KEY ({names}): is it in no setting?"
 
 
+def _passkey(stored: Document) -> Passkey:
+    fields: dict[str, Any] = {name: stored[name] for name in ("backup_eligible", "backed_up", "name", "added_at")}
+    id_, public_key, counter = bytes(stored["id"]), bytes(stored["public_key"]), int(stored["counter"])
+    return Passkey(id_, public_key, counter, **fields, used_at=stored.get("used_at"))
+
+
 def _stored(codes: Sequence[RecoveryCode]) -> list[Document]:
     return [{"prefix": code.prefix, "hash": code.hash} for code in codes]
 
@@ -215,5 +385,7 @@ def _read(user_id: str, document: Document) -> Enrolled:
         Totp(totp["id"], totp["secret"], int(totp["step"]), totp["added_at"]) if totp else None,
         Pending(pending["id"], pending["secret"]) if pending else None,
         tuple(RecoveryCode(one["prefix"], one["hash"]) for one in document.get("recovery_codes", ())),
+        tuple(_passkey(one) for one in document.get("passkeys", ())),
+        document.get("handle"),
         document.get("now", datetime.now(UTC)),
     )

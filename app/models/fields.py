@@ -22,6 +22,11 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def is_bytes(value: Any) -> bool:
+    """Return whether a value is binary."""
+    return isinstance(value, bytes)
+
+
 def is_flag(value: Any) -> bool:
     """Return whether a value is true or false."""
     return isinstance(value, bool)

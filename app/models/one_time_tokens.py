@@ -68,6 +68,10 @@ class OneTimeTokens:
         }
         await self._put(digest, given, lifetime)
 
+    async def add_anonymous(self, digest: str, purpose: str, *, lifetime: timedelta) -> None:
+        """Store a token that is bound to nobody."""
+        await self._put(digest, {"purpose": purpose, "user_id": "", "generation": 0, "subject": ""}, lifetime)
+
     async def add_code(self, purpose: str, user: User, subject: str, mac: str, *, lifetime: timedelta) -> None:
         """Store a code; it replaces the one before."""
         given = {
@@ -98,6 +102,15 @@ class OneTimeTokens:
         """
         this = {"_id": token.id, "user_id": token.user_id, "generation": token.generation}
         return await self._tokens.delete_one({**this, "mac": token.mac or None, **UNEXPIRED})
+
+    async def take(self, digest: str, purpose: str, *, user_id: str = "", subject: str = "") -> OneTimeToken | None:
+        """Use a token up, and return it.
+
+        Whatever comes of it; None if the user and subject have no such one.
+        """
+        query = {"_id": digest, "purpose": purpose, "user_id": user_id, "subject": subject, **UNEXPIRED}
+        document = await self._tokens.find_one_and_delete(query)
+        return _read(document) if document else None
 
     async def try_token(self, digest: str, purpose: str) -> OneTimeToken | None:
         """Take one of the tries of a token off.

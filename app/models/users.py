@@ -398,6 +398,10 @@ class Users:
         """
         await self._hold(user, email, [{"key": {"$literal": email.key}}])
 
+    async def clear_second_factor(self, user: User) -> None:
+        """Let a password suffice, as part of the transaction that starts a generation."""
+        await self._users.update_one({"_id": _key(user.id)}, {"$set": {"second_factor": False}})
+
     async def remember_network(self, user: User, network: str, *, at_once: bool = False) -> None:
         """Add the network of a login to the user's usual ones.
 

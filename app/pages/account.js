@@ -1,56 +1,39 @@
-// What the pages share: the token of the link, and requests to the service.
+// What the pages of links in mails share: the token of the link, and the request that uses it.
+
+import { ask } from "./api.js";
+import { $, onSubmit, say } from "./page.js";
+import { show, supported } from "./passkeys.js";
 
 // The token is taken out of the address bar, the history and the page's Referer as soon as the page is open.
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
 history.replaceState(null, "", location.pathname);
 
-// The address of the API is relative to that of the page, for services behind a prefix.
-const api = (path) => new URL(`..${path}`, location.href);
-
-export const status = document.querySelector("[role=status]");
-
 /**
- * Send a body with the token of the link on each submit; show `done`, or why it was refused. If the account has a second
- * factor, a field for its code appears.
+ * Send a body with the token of the link on each submit, and show `done`. If the account has a second factor, a field for
+ * its code appears, or a button for its passkey.
  */
-export function onSubmit(path, body, done) {
-  const form = document.querySelector("form");
-  const [button, factor, code] = ["button", "#factor", "#code"].map((selector) => form.querySelector(selector));
+export function useLink(path, body, done) {
+  const form = $("form");
+  const [factor, code, passkey] = [$("#factor"), $("#code"), form.elements.passkey];
   if (!token) {
-    status.textContent = "This page needs the link of a mail. Please open it again from there.";
-    button.disabled = true;
+    say("This page needs the link of a mail. Please open it again from there.");
+    form.querySelectorAll("button").forEach((button) => (button.disabled = true));
   }
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    button.disabled = true;
-    status.textContent = "One moment…";
+  onSubmit(form, async (_, button) => {
+    const evidence = button === passkey ? { passkey: (await show()).passkey } : code.value ? { code: code.value } : {};
     try {
-      const response = await fetch(api(path), {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ token, ...body(form), ...(factor.hidden ? {} : { code: code.value }) }),
-      });
-      if (response.ok) {
-        form.hidden = true;
-        status.textContent = done;
-        return;
-      }
-      const problem = await response.json();
-      status.textContent = reason(problem);
-      if (problem.code === "second_factor_required") {
-        factor.hidden = false;
-        code.required = true;
-        code.focus();
-      }
-    } catch {
-      status.textContent = "The service cannot be reached. Please try again.";
+      await ask("POST", path, { token, ...body(form), ...evidence });
+    } catch (error) {
+      if (error.code === "second_factor_required") showFactors(error.factors);
+      throw error;
     }
-    button.disabled = false;
+    form.replaceChildren(form.querySelector("[role=status]"));
+    return done;
   });
-}
 
-/** Return the sentence of an error (RFC 9457). */
-function reason(problem) {
-  const field = problem.errors?.[0];
-  return field ? `The ${field.field.replaceAll("_", " ")} ${field.message}.` : problem.detail;
+  function showFactors(factors) {
+    factor.hidden = !factors.some((one) => one !== "passkey");
+    passkey.hidden = !(supported && factors.includes("passkey"));
+    (factor.hidden ? passkey : code).focus();
+  }
 }

@@ -1,6 +1,6 @@
-import { onSubmit } from "./account.js";
+import { useLink } from "./account.js";
 
-onSubmit(
+useLink(
   "/auth/reset/confirmation",
   (form) => ({ new_password: form.querySelector("#password").value }),
   "The password is set, and all sessions have ended. You can log in now.",

@@ -1,6 +1,6 @@
-import { onSubmit } from "./account.js";
+import { useLink } from "./account.js";
 
-onSubmit(
+useLink(
   "/users/email/undo",
   () => ({}),
   "The change is undone, and all sessions have ended. Ask for a new password with the restored address.",

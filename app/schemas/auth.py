@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, RootModel, StringConstraints, model_validator
 
 from app.http.bodies import Body, NotNull, with_example
-from app.schemas.factors import FactorCode
+from app.schemas.factors import FactorIn
+from app.schemas.modes import Mode
 from app.schemas.passwords import EXAMPLE_PASSWORD, Password
 from app.schemas.times import Time
 
@@ -21,8 +21,11 @@ class Credentials(Body):
     Any name is accepted; an invalid one is an unknown user.
     """
 
+    model_config = with_example(username="alice", password=EXAMPLE_PASSWORD)
+
     username: Annotated[str, Field(max_length=256, examples=["alice"])]
     password: Password
+    mode: Mode = None
 
 
 class Refresh(Body):
@@ -31,18 +34,17 @@ class Refresh(Body):
     refresh_token: Annotated[str, Field(max_length=512, examples=[EXAMPLE_REFRESH_TOKEN])]
 
 
-class StepUp(Body):
-    """What makes the session fresh: the current password, or a code of the second factor."""
+class StepUp(FactorIn):
+    """What makes the session fresh: the password, a code, or a passkey."""
 
     model_config = with_example(current_password=EXAMPLE_PASSWORD)
 
     current_password: Annotated[Password | None, NotNull] = None
-    code: Annotated[FactorCode | None, NotNull] = None
+    mode: Mode = None
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.current_password is None) == (self.code is None):
-            raise PydanticCustomError("one_of", "Either current_password or code is required")
+    def _one_of_three(self) -> Self:
+        self._require_one(self.current_password)
         return self
 
 
@@ -53,6 +55,16 @@ class Tokens(BaseModel):
     refresh_token: str = Field(examples=[EXAMPLE_REFRESH_TOKEN])
     token_type: Literal["Bearer"] = "Bearer"
     expires_in: int = Field(description="Seconds until the access token expires.", examples=[900])
+
+
+class InCookies(BaseModel):
+    """The lifetime of tokens that were set as cookies."""
+
+    expires_in: int = Field(description="Seconds until the access token expires.", examples=[900])
+
+
+class Issued(RootModel[Tokens | InCookies]):
+    """Tokens, or their lifetime if they were set as cookies."""
 
 
 class VerifiedOut(BaseModel):

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from app.http.bodies import Body, NotNull, with_example
+from app.http.bodies import Body, with_example
 from app.http.problems import FieldError, invalid_fields
 from app.models.users import Email, email_key
-from app.schemas.factors import FactorCode
+from app.schemas.factors import FactorIn
 from app.schemas.passwords import Password
 from app.tokens.one_time import CODE, TOKEN
 
@@ -45,16 +45,15 @@ class Code(Body):
     code: Annotated[str, StringConstraints(pattern=f"^{CODE}$"), Field(examples=["20481632"])]
 
 
-class Undo(Body):
+class Undo(FactorIn):
     """The token of a notice, which undoes a change.
 
-    And a code if there was a second factor before.
+    And a code or passkey if there was a second factor before.
     """
 
     model_config = with_example(token=EXAMPLE_TOKEN)
 
     token: OneTimeToken
-    code: Annotated[FactorCode | None, NotNull] = None
 
 
 class ResetRequest(Body):
@@ -67,16 +66,15 @@ class ResetRequest(Body):
         return address("email", self.email)
 
 
-class Reset(Body):
+class Reset(FactorIn):
     """The token of a mail, and a new password.
 
-    And a code if the user has a second factor.
+    And a code or passkey if the user has a second factor.
     """
 
     model_config = with_example(token=EXAMPLE_TOKEN, new_password=EXAMPLE_NEW_PASSWORD)
 
     token: OneTimeToken
-    code: Annotated[FactorCode | None, NotNull] = None
     new_password: Annotated[Password, Field(examples=[EXAMPLE_NEW_PASSWORD])]
 
 

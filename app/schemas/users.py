@@ -2,14 +2,15 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.http.bodies import Body, NotNull
+from app.http.bodies import Body, NotNull, with_example
 from app.models.users import Email, User
-from app.schemas.auth import Tokens
+from app.schemas.auth import InCookies, Tokens
 from app.schemas.emails import EmailText, address
-from app.schemas.passwords import Password
+from app.schemas.modes import Mode
+from app.schemas.passwords import EXAMPLE_PASSWORD, Password
 from app.schemas.times import Time
 
 USERNAME = "^[A-Za-z0-9._-]{3,64}$"
@@ -22,12 +23,17 @@ AccessName = Literal["guest", "user", "admin"]
 class Registration(Body):
     """A new user."""
 
+    model_config = with_example(username="alice", password=EXAMPLE_PASSWORD)
+
     username: Username
     password: Password
+    mode: Mode = None
 
 
 class RegistrationWithEmail(Registration):
     """A new user, who may claim an e-mail address."""
+
+    model_config = with_example(username="alice", password=EXAMPLE_PASSWORD, email="alice@example.com")
 
     email: Annotated[EmailText | None, NotNull] = None
 
@@ -110,3 +116,13 @@ class Registered(Tokens):
     """A new user with the tokens of its first session."""
 
     user: UserOut
+
+
+class RegisteredInCookies(InCookies):
+    """A new user, whose tokens were set as cookies."""
+
+    user: UserOut
+
+
+class RegisteredOut(RootModel[Registered | RegisteredInCookies]):
+    """A new user with the tokens of its first session, or their lifetime in cookie mode."""

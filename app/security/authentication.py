@@ -14,13 +14,19 @@ from app.http.problems import Problem
 from app.logs.audit import audit_repeated
 from app.models.users import Access
 from app.security.administration import Actor, NotAdministrator
+from app.security.cookie_mode import CookieMode, has_bearer
 from app.security.freshness import Freshness, with_factor
 from app.security.revocations import Revocations
 from app.tokens.access import AccessTokens, Claims, InvalidAccessToken, UnknownKey
 
 TOKENS_REMEMBERED = 20_000  # with a valid signature
 TOKEN_REQUIRED = answers_with(
-    Code.TOKEN_MISSING, Code.TOKEN_EXPIRED, Code.TOKEN_INVALID, Code.SESSION_ENDED, Code.REVOCATIONS_STALE
+    Code.TOKEN_MISSING,
+    Code.TOKEN_EXPIRED,
+    Code.TOKEN_INVALID,
+    Code.SESSION_ENDED,
+    Code.CROSS_SITE_REQUEST,
+    Code.REVOCATIONS_STALE,
 )
 FRESH_REQUIRED = answers_with(Code.STEP_UP_REQUIRED)
 FACTOR_REQUIRED = answers_with(Code.SECOND_FACTOR_ENROLMENT_REQUIRED)
@@ -44,6 +50,7 @@ class Authenticator:
         revocations: Revocations,
         *,
         freshness: Freshness,
+        cookie_mode: CookieMode,
         factor_required_of: Access | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -51,6 +58,7 @@ class Authenticator:
         self._revocations = revocations
         self._dropped_keys = revocations.dropped_keys
         self.freshness = freshness
+        self._cookie_mode = cookie_mode
         self._scope_with_factor = factor_required_of.name.lower() if factor_required_of is not None else None
         self._clock = clock
         self.read_keys: Callable[[], Awaitable[None]] = _nothing  # if there are asymmetric ones
@@ -64,7 +72,7 @@ class Authenticator:
         Raises Problem 401, or 503 without fresh news, and UnknownKey.
         """
         try:
-            claims = self.decode(bearer_token(request))
+            claims = self.decode(self._presented(request))
         except UnknownKey:
             raise
         except InvalidAccessToken:
@@ -78,6 +86,14 @@ class Authenticator:
         if self._dropped_keys and claims.kid in self._dropped_keys:
             raise Problem(Code.TOKEN_INVALID)
         return claims
+
+    def _presented(self, request: Request) -> str:
+        """Return the token of the header, or without one that of the cookie. Raises Problem 401 or 403."""
+        return self._cookie_mode.access_token(request) or bearer_token(request)
+
+    def presents_token(self, request: Request) -> bool:
+        """Return whether a request has an access token, valid or not. Raises Problem 401 or 403."""
+        return has_bearer(request) or self._cookie_mode.access_token(request) is not None
 
     async def authenticate_with_new_keys(self, request: Request) -> Claims:
         """Authenticate after reading the keys.

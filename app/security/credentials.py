@@ -70,8 +70,7 @@ class CredentialsVerifier:
         except TooManyAttempts:
             audit_repeated("login_throttled", of=user.id, user_id=user.id)
             raise
-        if network not in user.usual_networks:
-            await self._remember(user, network)
+        await self.remember(user, network)
 
     async def _authenticate(
         self, user: User | None, username: str, password: str, client: Client, *, is_login: bool
@@ -112,8 +111,10 @@ class CredentialsVerifier:
         await self.settle(user, attempt, network)
         return user
 
-    async def _remember(self, user: User, network: str) -> None:
+    async def remember(self, user: User, network: str) -> None:
         """Remember the network of a login, and tell the user of a new one."""
+        if network in user.usual_networks:
+            return None
         if not self._notices:
             return await self._users.remember_network(user, network)
         notices = self._notices

@@ -15,7 +15,7 @@ from app.models.users import NO_PASSWORD, Email, EmailTaken, User, Users
 from app.security.generations import Generations
 from app.security.notices import Notices
 from app.security.own_account import OwnAccount
-from app.security.second_factor import Proof, SecondFactor
+from app.security.second_factor import Evidence, Proof, SecondFactor
 from app.security.throttle import Throttle
 from app.tokens.access import Claims
 from app.tokens.one_time import Codes, Purpose, digest
@@ -126,7 +126,7 @@ class Emails:
         user = await self._own_account.change(claims, change)
         audit("email_removed", user_id=user.id)
 
-    async def undo(self, token: str, client: Client, *, code: str | None = None) -> None:
+    async def undo(self, token: str, client: Client, evidence: Evidence | None = None) -> None:
         """Restore the address that a notice was sent to.
 
         Later factors are removed, and all sessions end.
@@ -141,9 +141,9 @@ class Emails:
             raise InvalidOneTimeToken
         if not await self._second_factor.had_before(user, _since(found)):
             return await self._undo(found)
-        if code is None:
+        if evidence is None:
             raise await self._second_factor.required(user)
-        async with self._second_factor.proven(user, code, client) as proof:
+        async with self._second_factor.proven(user, evidence, client) as proof:
             return await self._undo(found, proof)
 
     async def _undo(self, found: OneTimeToken, proof: Proof | None = None) -> None:
@@ -160,9 +160,7 @@ class Emails:
             await self._notices.tell_at(email, "email_restored", user)
 
         try:
-            user = await self._generations.change(
-                found.user_id, right=right, password=NO_PASSWORD, second_factor=proof is not None
-            )
+            user = await self._generations.change(found.user_id, right=right, password=NO_PASSWORD, second_factor=True)
         except EmailTaken:  # it is held as long as the token lives, but clocks differ
             user = None
         if user is None:

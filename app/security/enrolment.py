@@ -1,6 +1,7 @@
 """The use cases of a user's second factor: enrol an authenticator, confirm it, remove it, make recovery codes."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from app.factors import qr, recovery_codes, totp
@@ -8,7 +9,7 @@ from app.http.client import Client
 from app.logs.audit import audit
 from app.models.factors import Enrolled, Factors, RecoveryCode
 from app.models.sessions import Sessions
-from app.models.users import User
+from app.models.users import User, Users
 from app.schemas.factors import TotpSecret
 from app.security.administration import Actor, Administration
 from app.security.callers import caller
@@ -33,6 +34,7 @@ class Enrolment:
 
     def __init__(
         self,
+        users: Users,
         factors: Factors,
         sessions: Sessions,
         encryption: Encryption,
@@ -45,6 +47,7 @@ class Enrolment:
         product: str,
         enabled: bool,
     ) -> None:
+        self._users = users
         self._factors = factors
         self._sessions = sessions
         self._encryption = encryption
@@ -65,7 +68,7 @@ class Enrolment:
 
         Raises SecondFactorOff, AlreadyEnrolled or SessionOver.
         """
-        self._require_enabled()
+        self.require_enabled()
         secret = totp.new_secret()
         sealed = self._encryption.encrypt(secret, purpose=PURPOSE, record=claims.sub)
 
@@ -85,7 +88,7 @@ class Enrolment:
 
         Raises SecondFactorOff, WrongFactorCode, HashingBusy, TooManyAttempts or SessionOver.
         """
-        self._require_enabled()
+        self.require_enabled()
         # Taken off before the comparison, so that parallel guesses do not have more tries.
         found = await self._factors.try_pending(claims.sub)
         if found is None or found.pending is None:
@@ -94,11 +97,13 @@ class Enrolment:
         step = totp.matching_step(secret, code, found.now.timestamp()) if secret else None
         if step is None:
             raise WrongFactorCode
-        codes = recovery_codes.new_codes() if not found.kinds else []
-        stored, pending = await self._hashed(codes, client), found.pending
+        codes = recovery_codes.new_codes() if not found.any else []
+        stored, pending = await self.hashed(codes, client), found.pending
 
         async def right(user: User) -> None:
             await self._sessions.carry_over(claims.sid, user)
+            if (await self._factors.of(user.id)).any != found.any:  # or it would replace codes that were just shown
+                raise WrongFactorCode
             await self._notices.tell("second_factor_added", user, undo=True)
             if not await self._factors.confirm_totp(user.id, pending, step=step, codes=stored):
                 raise WrongFactorCode
@@ -112,15 +117,24 @@ class Enrolment:
 
         Raises NotEnrolled or SessionOver.
         """
+        await self.remove_factor(claims, lambda user: self._factors.remove_totp(user.id), "totp")
+
+    async def remove_factor(
+        self, claims: Claims, removal: Callable[[User], Awaitable[Enrolled | None]], factor: str
+    ) -> None:
+        """Remove a factor; other sessions end. Raises NotEnrolled or SessionOver."""
 
         async def right(user: User) -> None:
             await self._sessions.carry_over(claims.sid, user)
             await self._notices.tell("second_factor_removed", user)
-            if not await self._factors.remove_totp(user.id):
+            left = await removal(user)
+            if left is None:
                 raise NotEnrolled
+            if not left.any:
+                await self._users.clear_second_factor(user)
 
-        await self._generations.change(claims.sub, right=right, second_factor=False)
-        audit("second_factor_removed", user_id=claims.sub, factor="totp")
+        await self._generations.change(claims.sub, right=right, second_factor=True)
+        audit("second_factor_removed", user_id=claims.sub, factor=factor)
 
     async def replace_recovery_codes(self, claims: Claims, client: Client) -> list[str]:
         """Make new recovery codes; those before are of no use any more.
@@ -128,7 +142,7 @@ class Enrolment:
         Raises NotEnrolled, HashingBusy, TooManyAttempts or SessionOver.
         """
         codes = recovery_codes.new_codes()
-        stored = await self._hashed(codes, client)
+        stored = await self.hashed(codes, client)
 
         async def change(user: User) -> None:
             if not await self._factors.replace_recovery_codes(user.id, stored):
@@ -169,11 +183,13 @@ class Enrolment:
             after = page[-1][0]
         return done, left
 
-    async def _hashed(self, codes: list[str], client: Client) -> list[RecoveryCode]:
+    async def hashed(self, codes: list[str], client: Client) -> list[RecoveryCode]:
+        """Return what is stored of recovery codes. Raises HashingBusy or TooManyAttempts."""
         who, normalise = caller(client), recovery_codes.normalise
         hashes = [await self._passwords.hash(normalise(code), who) for code in codes]
         return [RecoveryCode(recovery_codes.prefix(code), one) for code, one in zip(codes, hashes, strict=True)]
 
-    def _require_enabled(self) -> None:
+    def require_enabled(self) -> None:
+        """Require that users can enrol. Raises SecondFactorOff."""
         if not self._enabled:
             raise SecondFactorOff

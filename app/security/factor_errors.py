@@ -22,6 +22,10 @@ class WrongSecondFactor(Exception):
     """
 
 
+class PasskeyCopied(WrongSecondFactor):
+    """The counter of a passkey went back, so there are two authenticators with its key."""
+
+
 class WrongFactorCode(Exception):
     """The code does not show the authenticator that is to be confirmed."""
 

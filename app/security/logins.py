@@ -1,8 +1,9 @@
 """Log in, refresh and log out: open, continue and end sessions, and issue their tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from pymongo.errors import PyMongoError
 from sanic.log import logger
@@ -17,15 +18,18 @@ from app.models.sessions import ActiveSession, Device, Session, SessionOver, Ses
 from app.models.users import Access, User, Users
 from app.schemas.auth import Tokens
 from app.security.credentials import CredentialsVerifier, WrongCredentials
-from app.security.factor_errors import WrongSecondFactor
+from app.security.factor_errors import PasskeyCopied, SecondFactorOff, WrongSecondFactor
 from app.security.notices import Notices
 from app.security.revocations import Revocations
-from app.security.second_factor import BY_FACTOR, SecondFactor
+from app.security.second_factor import Evidence, SecondFactor
 from app.security.throttle import Attempt
 from app.tokens.access import AccessTokens, Claims
 from app.tokens.refresh import InvalidRefreshToken, RefreshTokens
 
-BY_PASSWORD = ("pwd",)  # RFC 8176
+if TYPE_CHECKING:
+    from app.security.passkeys import Shown
+
+BY_PASSWORD, BY_PASSKEY = ("pwd",), ("pop", "mfa")  # RFC 8176
 # What RFC 6749 calls an invalid grant.
 NOT_GRANTED = (WrongCredentials, WrongSecondFactor, InvalidRefreshToken, SessionOver, TokenReused)
 
@@ -83,7 +87,7 @@ class Logins:
             raise WrongCredentials from None
 
     @shielded
-    async def log_in_with_factor(self, challenge: str, code: str, client: Client) -> Tokens:
+    async def log_in_with_factor(self, challenge: str, evidence: Evidence, client: Client) -> Tokens:
         """Complete a login whose password was right with a second factor.
 
         Raises WrongSecondFactor, TooManyAttempts or HashingBusy.
@@ -92,7 +96,7 @@ class Logins:
         user = await self._users.by_id(token.user_id)
         if user is None:
             raise WrongSecondFactor
-        async with self._second_factor.proven(user, code, client, after_password=True) as proof:
+        async with self._second_factor.proven(user, evidence, client, after_password=True) as proof:
 
             async def open_() -> Session:
                 now = await self._users.lock(user.id)
@@ -101,11 +105,44 @@ class Logins:
                 if not await self._tokens.consume(token):
                     raise WrongSecondFactor
                 await self._second_factor.use(proof)
-                return await self._sessions.open(now, device(client), amr=(*BY_PASSWORD, *BY_FACTOR))
+                return await self._sessions.open(now, device(client), amr=(*BY_PASSWORD, *proof.amr))
 
             await self._credentials.settle(user, Attempt.from_document(token.facts or {}), client.network)
             session = await self._transactions.run(open_)
         return await self._opened(user, session)
+
+    @shielded
+    async def log_in_with_passkey(self, challenge: str, answer: Mapping[str, Any], client: Client) -> Tokens:
+        """Open a session for the answer of a passkey, which is two factors in one.
+
+        Raises WrongSecondFactor or SecondFactorOff.
+        """
+        passkeys = self._second_factor.passkeys
+        if passkeys is None:
+            raise SecondFactorOff
+        try:
+            enrolled, shown = await passkeys.identify(challenge, answer)
+            user, session = await self._open_for_passkey(enrolled.user_id, shown, client)
+        except WrongSecondFactor:
+            audit_repeated("passkey_rejected", of=None)
+            raise
+        await self._credentials.remember(user, client.network)
+        return await self._opened(user, session)
+
+    async def _open_for_passkey(self, user_id: str, shown: "Shown", client: Client) -> tuple[User, Session]:
+        async def open_() -> tuple[User, Session]:
+            now = await self._users.lock(user_id)
+            if now is None or now.disabled:
+                raise WrongSecondFactor
+            await self._second_factor.use_passkey(now.id, shown)
+            return now, await self._sessions.open(now, device(client), amr=BY_PASSKEY)
+
+        try:
+            return await self._transactions.run(open_)
+        except PasskeyCopied:
+            if user := await self._users.by_id(user_id):
+                await self._second_factor.tell_of_copy(user)
+            raise
 
     @shielded
     async def open(

@@ -12,7 +12,7 @@ from app.security.emails import InvalidOneTimeToken
 from app.security.generations import Generations
 from app.security.notices import Notices
 from app.security.passwords import Passwords
-from app.security.second_factor import Proof, SecondFactor
+from app.security.second_factor import Evidence, Proof, SecondFactor
 from app.security.throttle import Throttle, TooManyAttempts
 from app.tokens.one_time import Purpose, digest
 
@@ -80,10 +80,10 @@ class Recovery:
         user = await self._transactions.run(work)
         audit("reset_started", user_id=user.id, by=actor.name)
 
-    async def confirm(self, token: str, new_password: str, client: Client, *, code: str | None = None) -> None:
+    async def confirm(self, token: str, new_password: str, client: Client, evidence: Evidence | None = None) -> None:
         """Set a new password with the token of a mail.
 
-        And with a code if the user has a second factor.
+        And with a code or passkey if the user has a second factor.
 
         All sessions, tokens and codes of the user end.
 
@@ -97,9 +97,9 @@ class Recovery:
             return await self._reset(found, user, new_password, client)
         if await self._tokens.try_token(found.id, Purpose.RESET) is None:
             raise InvalidOneTimeToken
-        if code is None:
+        if evidence is None:
             raise await self._second_factor.required(user)
-        async with self._second_factor.proven(user, code, client) as proof:
+        async with self._second_factor.proven(user, evidence, client) as proof:
             return await self._reset(found, user, new_password, client, proof)
 
     async def _reset(

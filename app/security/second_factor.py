@@ -1,11 +1,11 @@
 """The second factor of a login: asked for after the right password, counted before it is verified, used once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.background import start
 from app.factors import recovery_codes, totp
@@ -13,27 +13,30 @@ from app.http.client import Client
 from app.logs.audit import audit
 from app.models.factors import Enrolled, Factors, RecoveryCode, Totp
 from app.models.one_time_tokens import OneTimeToken, OneTimeTokens
-from app.models.users import User
+from app.models.users import User, Users
 from app.security.callers import caller
-from app.security.factor_errors import SecondFactorOff, SecondFactorRequired, WrongSecondFactor
+from app.security.factor_errors import PasskeyCopied, SecondFactorOff, SecondFactorRequired, WrongSecondFactor
 from app.security.notices import Notices
 from app.security.passwords import Passwords, UnusableHash
 from app.security.throttle import Attempt, FactorAttempt, Throttle
 from app.tokens.one_time import Purpose, digest, new_token
 
 if TYPE_CHECKING:
+    from app.security.passkeys import Passkeys, Shown
     from app.tokens.keys import Encryption
 
 PURPOSE = "totp"  # of the encryption
 CHALLENGE_LIFETIME = timedelta(minutes=5)
-BY_FACTOR = ("otp", "mfa")  # RFC 8176
+
+
+Evidence = str | Mapping[str, Any]  # a code, or the answer of a passkey
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A right code that was not used yet.
+    """What proves a second factor, and was not used yet.
 
-    The step of an authenticator, or a recovery code.
+    The step of an authenticator, a recovery code, or a passkey.
     """
 
     user: User
@@ -41,6 +44,17 @@ class Proof:
     totp: Totp | None = None
     step: int = 0
     code: RecoveryCode | None = None
+    shown: "Shown | None" = None
+
+    @property
+    def amr(self) -> tuple[str, ...]:
+        """How the user authenticated (RFC 8176)."""
+        return ("pop", "mfa") if self.shown else ("otp", "mfa")
+
+    def is_recent(self, since: datetime) -> bool:
+        """Return whether the factor was added since a time; recovery codes state none."""
+        factor = self.shown.passkey if self.shown else self.totp
+        return factor is not None and factor.added_at >= since
 
     @property
     def codes_left(self) -> int:
@@ -56,6 +70,7 @@ class SecondFactor:
 
     def __init__(
         self,
+        users: Users,
         factors: Factors,
         tokens: OneTimeTokens,
         encryption: "Encryption | None",
@@ -63,6 +78,8 @@ class SecondFactor:
         throttle: Throttle,
         notices: Notices,
     ) -> None:
+        self._users = users
+        self.passkeys: Passkeys | None = None  # if there is a PUBLIC_URL
         self._factors = factors
         self._tokens = tokens
         self._encryption = encryption
@@ -106,9 +123,17 @@ class SecondFactor:
 
     @asynccontextmanager
     async def proven(
-        self, user: User, code: str, client: Client, *, after_password: bool = False
+        self,
+        user: User,
+        evidence: Evidence,
+        client: Client,
+        *,
+        after_password: bool = False,
+        session_id: str | None = None,
     ) -> AsyncIterator[Proof]:
-        """Verify a code, for a context that uses it as part of a transaction.
+        """Verify a code or passkey, for a context that uses it as part of a transaction.
+
+        A passkey answers a challenge of a session, or of a login.
 
         The attempt is counted before (CVE-2024-4629), and taken back unless the code is wrong or was used meanwhile.
         `after_password` says that the right password was given, so that the user is told of a wrong code. Raises
@@ -116,10 +141,12 @@ class SecondFactor:
         """
         attempt = await self._throttle.factor(user.id, usual=client.network in user.usual_networks)
         try:
-            proof = await self._match(user, code, client)
+            proof = await self._match(user, evidence, client, session_id)
             yield proof
-        except WrongSecondFactor:
+        except WrongSecondFactor as wrong:
             await self._failed(user, attempt, tell=after_password)
+            if isinstance(wrong, PasskeyCopied):
+                await self.tell_of_copy(user)
             raise
         except (Exception, asyncio.CancelledError):
             start(self._throttle.take_back_factor(attempt))
@@ -134,6 +161,8 @@ class SecondFactor:
         Raises WrongSecondFactor if it was used meanwhile (replay).
         """
         user_id = proof.user.id
+        if proof.shown:
+            return await self.use_passkey(user_id, proof.shown)
         if proof.totp:
             used = await self._factors.use_totp(user_id, proof.totp, proof.step)
         else:
@@ -142,26 +171,52 @@ class SecondFactor:
             raise WrongSecondFactor
         if proof.code:
             await self._notices.tell("recovery_code_used", proof.user, left=proof.codes_left)
+        return None
+
+    async def use_passkey(self, user_id: str, shown: "Shown") -> None:
+        """Count an answer, as part of a transaction.
+
+        Raises WrongSecondFactor if the passkey was removed meanwhile, or PasskeyCopied if it counts back.
+        """
+        assertion, id_ = shown.assertion, shown.passkey.id
+        if await self._factors.use_passkey(user_id, id_, counter=assertion.counter, backed_up=assertion.backed_up):
+            return
+        raise PasskeyCopied if (await self._factors.of(user_id)).passkey(id_) else WrongSecondFactor
+
+    async def tell_of_copy(self, user: User) -> None:
+        """Tell a user that a passkey may have been copied."""
+        audit("passkey_copied", user_id=user.id)
+        await self._notices.tell("passkey_copied", user)
 
     async def had_before(self, user: User, since: datetime) -> bool:
         """Return whether the user has a factor that was not added since a time."""
         enrolled = await self._factors.of(user.id)
-        return user.second_factor and enrolled.totp is not None and enrolled.totp.added_at < since
+        times = [one.added_at for one in (enrolled.totp, *enrolled.passkeys) if one]
+        return user.second_factor and any(added_at < since for added_at in times)
 
     async def undo(self, user: User, since: datetime, proof: Proof | None) -> None:
         """Remove the factors that were added since a time, as part of a transaction.
 
         One that the user had before must have been proven. Raises WrongSecondFactor.
         """
-        if not await self.had_before(user, since):
-            return await self._factors.remove_user(user.id)
-        if proof is None:
+        if proof and not proof.is_recent(since):
+            await self.use(proof)
+        elif await self.had_before(user, since):
             raise WrongSecondFactor
-        return await self.use(proof)
+        left = await self._factors.remove_added_since(user.id, since)
+        if not left.any:
+            await self._users.clear_second_factor(user)
 
-    async def _match(self, user: User, code: str, client: Client) -> Proof:
-        """Return what a code proves. Raises WrongSecondFactor."""
+    async def _match(self, user: User, evidence: Evidence, client: Client, session_id: str | None) -> Proof:
+        """Return what a code or an answer proves. Raises WrongSecondFactor."""
         enrolled = await self._factors.of(user.id)
+        if isinstance(evidence, str):
+            return await self._match_code(user, enrolled, evidence, client)
+        if self.passkeys is None:
+            raise SecondFactorOff
+        return Proof(user, enrolled, shown=await self.passkeys.verify(enrolled, evidence, session_id=session_id))
+
+    async def _match_code(self, user: User, enrolled: Enrolled, code: str, client: Client) -> Proof:
         text = recovery_codes.normalise(code)
         if enrolled.totp and len(text) == totp.DIGITS and (secret := self._secret(user, enrolled.totp)):
             step = totp.matching_step(secret, text, enrolled.now.timestamp())

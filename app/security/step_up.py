@@ -11,7 +11,7 @@ from app.models.users import User, Users
 from app.schemas.auth import Tokens
 from app.security.credentials import CredentialsVerifier
 from app.security.logins import BY_PASSWORD, Logins, device
-from app.security.second_factor import BY_FACTOR, Proof, SecondFactor
+from app.security.second_factor import Evidence, Proof, SecondFactor
 from app.tokens.access import Claims
 
 
@@ -46,14 +46,14 @@ class StepUp:
         return await self._replace(claims, user, client, amr=BY_PASSWORD)
 
     @shielded
-    async def by_code(self, claims: Claims, code: str, client: Client) -> Tokens:
-        """Authenticate by a code of the second factor.
+    async def by_factor(self, claims: Claims, evidence: Evidence, client: Client) -> Tokens:
+        """Authenticate by the second factor.
 
         Raises WrongSecondFactor, TooManyAttempts, HashingBusy or SessionOver.
         """
         user = await self._user(claims)
-        async with self._second_factor.proven(user, code, client) as proof:
-            amr = tuple(dict.fromkeys((*claims.amr, *BY_FACTOR)))
+        async with self._second_factor.proven(user, evidence, client, session_id=claims.sid) as proof:
+            amr = tuple(dict.fromkeys((*claims.amr, *proof.amr)))
             return await self._replace(claims, user, client, amr=amr, proof=proof)
 
     async def _user(self, claims: Claims) -> User:

@@ -21,6 +21,7 @@ GROWTH = 2  # the limit of each network that includes another one, compared with
 REFUSALS_REMEMBERED = 10_000
 EMAIL_CHANGES = parse("10/hour")  # claims of an address by one user
 FACTOR_FAILURES = (parse("10/15minutes"), parse("50/day"))  # of one user: logins, step-up and resets together
+PASSKEY_OPTIONS = parse("120/minute")  # of one network
 DAY = 24 * 3600
 IN_PROGRESS_SECONDS = 1  # Retry-After, when only attempts that are in progress exceed a limit
 
@@ -199,6 +200,13 @@ class Throttle:
         Raises TooManyAttempts.
         """
         await self._count([*self._by_network("reset", self._resets, networks)], takes_back=False)
+
+    async def passkey_options(self, networks: tuple[str, ...]) -> None:
+        """Count a challenge for a login by passkey.
+
+        Of a network and those that include it. Raises TooManyAttempts.
+        """
+        await self._count([*self._by_network("passkey", PASSKEY_OPTIONS, networks)], takes_back=False)
 
     async def registration(self, networks: tuple[str, ...]) -> None:
         """Count a registration from a network and those that include it.

@@ -21,6 +21,9 @@ class Purpose(StrEnum):
     RESET = "reset"
     UNDO = "undo"
     CHALLENGE = "challenge"
+    PASSKEY_REGISTRATION = "passkey registration"
+    PASSKEY_LOGIN = "passkey login"
+    PASSKEY_STEP_UP = "passkey step-up"
 
 
 def new_token() -> str:

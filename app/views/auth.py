@@ -1,6 +1,7 @@
 """Log in, refresh, verify tokens, list and end sessions."""
 
 from dataclasses import asdict
+from http import HTTPStatus
 
 from sanic import Blueprint, HTTPResponse
 from sanic.views import HTTPMethodView
@@ -15,19 +16,21 @@ from app.openapi.operations import describe
 from app.schemas.auth import (
     SESSION_ID,
     Credentials,
+    Issued,
     Refresh,
     SessionId,
     SessionOut,
     SessionsOut,
     StepUp,
-    Tokens,
     VerifiedOut,
 )
-from app.schemas.factors import SecondFactorIn
+from app.schemas.factors import PasskeyLogin, PasskeyOptions, SecondFactorIn
 from app.schemas.users import UserOut
-from app.security.authentication import authenticated, claims, protected
+from app.security.authentication import TOKEN_REQUIRED, authenticated, claims, protected
+from app.security.cookie_mode import COOKIES, by_cookie, without_cookies
 
 blueprint = Blueprint("auth", url_prefix="/auth")
+OPTIONS = (Code.CROSS_SITE_REQUEST, Code.REVOCATIONS_STALE, Code.NOT_ENABLED, Code.TOO_MANY_ATTEMPTS)
 
 
 class Login(HTTPMethodView, attach=blueprint, uri=""):
@@ -35,13 +38,21 @@ class Login(HTTPMethodView, attach=blueprint, uri=""):
 
     @describe(
         body=Credentials,
-        responses={200: Tokens},
-        refuses=(Code.WRONG_CREDENTIALS, Code.SECOND_FACTOR_REQUIRED, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
+        responses={200: Issued},
+        refuses=(
+            Code.WRONG_CREDENTIALS,
+            Code.SECOND_FACTOR_REQUIRED,
+            *COOKIES,
+            Code.TOO_MANY_ATTEMPTS,
+            Code.HASHING_BUSY,
+        ),
     )
     async def post(self, request: Request) -> HTTPResponse:
         """Log in with username and password."""
-        body = read(request, Credentials)
-        return write(await request.app.ctx.logins.log_in(body.username, body.password, client(request)))
+        body, cookie_mode = read(request, Credentials), request.app.ctx.cookie_mode
+        as_cookies = cookie_mode.wanted(request, body.mode)
+        tokens = await request.app.ctx.logins.log_in(body.username, body.password, client(request))
+        return cookie_mode.respond(tokens, as_cookies=as_cookies)
 
 
 class TokenRefresh(HTTPMethodView, attach=blueprint, uri="/refresh"):
@@ -49,13 +60,25 @@ class TokenRefresh(HTTPMethodView, attach=blueprint, uri="/refresh"):
 
     @describe(
         body=Refresh,
-        responses={200: Tokens},
-        refuses=(Code.REFRESH_TOKEN_INVALID, Code.REFRESH_TOKEN_REUSED, Code.SESSION_ENDED),
+        responses={200: Issued},
+        refuses=(
+            Code.TOKEN_INVALID,
+            Code.REFRESH_TOKEN_INVALID,
+            Code.REFRESH_TOKEN_REUSED,
+            Code.SESSION_ENDED,
+            Code.CROSS_SITE_REQUEST,
+        ),
     )
     async def post(self, request: Request) -> HTTPResponse:
-        """Exchange a refresh token for new tokens."""
-        body = read(request, Refresh)
-        return write(await request.app.ctx.logins.refresh(body.refresh_token))
+        """Exchange a refresh token for new tokens.
+
+        Without a body, the token is that of the cookie. A refusal leaves the cookies as they are: another tab may have
+        newer ones, so repeat the request once with those that the browser has then.
+        """
+        cookie_mode = request.app.ctx.cookie_mode
+        token = cookie_mode.refresh_token(request)
+        tokens = await request.app.ctx.logins.refresh(token or read(request, Refresh).refresh_token)
+        return cookie_mode.respond(tokens, as_cookies=token is not None)
 
 
 class SecondFactors(HTTPMethodView, attach=blueprint, uri="/second-factor"):
@@ -63,16 +86,62 @@ class SecondFactors(HTTPMethodView, attach=blueprint, uri="/second-factor"):
 
     @describe(
         body=SecondFactorIn,
-        responses={200: Tokens},
-        refuses=(Code.SECOND_FACTOR_INVALID, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
+        responses={200: Issued},
+        refuses=(Code.SECOND_FACTOR_INVALID, *COOKIES, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
     )
     async def post(self, request: Request) -> HTTPResponse:
-        """Complete a login with a code of the second factor.
+        """Complete a login with a code of the second factor, or a passkey.
 
         The challenge is that of the response to `POST /auth`, and lives for five minutes.
         """
-        body = read(request, SecondFactorIn)
-        return write(await request.app.ctx.logins.log_in_with_factor(body.challenge, body.code, client(request)))
+        body, cookie_mode = read(request, SecondFactorIn), request.app.ctx.cookie_mode
+        as_cookies = cookie_mode.wanted(request, body.mode)
+        tokens = await request.app.ctx.logins.log_in_with_factor(body.challenge, body.evidence or "", client(request))
+        return cookie_mode.respond(tokens, as_cookies=as_cookies)
+
+
+class PasskeyLoginOptions(HTTPMethodView, attach=blueprint, uri="/passkey/options"):
+    """The start of a login, or of a step-up, by passkey."""
+
+    @describe(
+        responses={200: PasskeyOptions},
+        refuses=(Code.TOKEN_EXPIRED, Code.TOKEN_INVALID, Code.SESSION_ENDED, *OPTIONS),
+    )
+    async def post(self, request: Request) -> HTTPResponse:
+        """Return options for a passkey, which name no account.
+
+        With an access token they are for a step-up of its session; one in a cookie that is not valid any more is passed
+        over.
+        """
+        passkeys = request.app.ctx.passkeys
+        if request.app.ctx.authenticator.presents_token(request):
+            try:
+                return await self.step_up(request)
+            except Problem as refusal:
+                if not by_cookie(request) or refusal.status_code != HTTPStatus.UNAUTHORIZED:
+                    raise
+        return write(PasskeyOptions(await passkeys.options_to_log_in(client(request))))
+
+    @authenticated
+    async def step_up(self, request: Request) -> HTTPResponse:
+        """Return options for a step-up of the session."""
+        return write(PasskeyOptions(await request.app.ctx.passkeys.options_to_step_up(claims(request))))
+
+
+class PasskeyLogins(HTTPMethodView, attach=blueprint, uri="/passkey"):
+    """A login by passkey."""
+
+    @describe(
+        body=PasskeyLogin,
+        responses={200: Issued},
+        refuses=(Code.SECOND_FACTOR_INVALID, *COOKIES, Code.TOO_MANY_ATTEMPTS),
+    )
+    async def post(self, request: Request) -> HTTPResponse:
+        """Log in with a passkey, which needs neither a name nor a password."""
+        body, cookie_mode = read(request, PasskeyLogin), request.app.ctx.cookie_mode
+        as_cookies = cookie_mode.wanted(request, body.mode)
+        tokens = await request.app.ctx.logins.log_in_with_passkey(body.challenge, body.passkey, client(request))
+        return cookie_mode.respond(tokens, as_cookies=as_cookies)
 
 
 class StepUps(HTTPMethodView, attach=blueprint, uri="/step-up"):
@@ -80,12 +149,12 @@ class StepUps(HTTPMethodView, attach=blueprint, uri="/step-up"):
 
     @describe(
         body=StepUp,
-        responses={200: Tokens},
+        responses={200: Issued},
         refuses=(
             Code.WRONG_CREDENTIALS,
             Code.SECOND_FACTOR_REQUIRED,
             Code.SECOND_FACTOR_INVALID,
-            Code.NOT_ENABLED,
+            *COOKIES,
             Code.TOO_MANY_ATTEMPTS,
             Code.HASHING_BUSY,
         ),
@@ -94,12 +163,15 @@ class StepUps(HTTPMethodView, attach=blueprint, uri="/step-up"):
     async def post(self, request: Request) -> HTTPResponse:
         """Authenticate again; a fresh session replaces this one.
 
-        With the current password, or with a code of the second factor if you have one.
+        With the current password, or with the second factor if you have one: a code, or a passkey.
         """
-        body, step_up = read(request, StepUp), request.app.ctx.step_up
-        if body.code is not None:
-            return write(await step_up.by_code(claims(request), body.code, client(request)))
-        return write(await step_up.by_password(claims(request), body.current_password or "", client(request)))
+        body, step_up, cookie_mode = read(request, StepUp), request.app.ctx.step_up, request.app.ctx.cookie_mode
+        as_cookies = cookie_mode.wanted(request, body.mode)
+        if body.evidence is not None:
+            tokens = await step_up.by_factor(claims(request), body.evidence, client(request))
+        else:
+            tokens = await step_up.by_password(claims(request), body.current_password or "", client(request))
+        return cookie_mode.respond(tokens, as_cookies=as_cookies)
 
 
 class Verify(HTTPMethodView, attach=blueprint, uri="/verify"):
@@ -126,11 +198,27 @@ class Logout(HTTPMethodView, attach=blueprint, uri="/logout"):
     """The end of a session."""
 
     @describe(responses={204: None})
-    @authenticated
+    @TOKEN_REQUIRED
     async def post(self, request: Request) -> HTTPResponse:
-        """End this session."""
+        """End this session.
+
+        A refresh cookie suffices, also if the access token has expired.
+        """
+        cookie_mode, authenticator = request.app.ctx.cookie_mode, request.app.ctx.authenticator
+        if refresh_token := cookie_mode.refresh_token(request):
+            # Both, since one of them may not be valid any more.
+            for token in (cookie_mode.access_token(request), refresh_token):
+                if token:
+                    await request.app.ctx.logins.revoke(token, await authenticator.claims_of(token))
+            return without_cookies(request, no_content())
+        response: HTTPResponse = await self.log_out(request)
+        return response
+
+    @authenticated
+    async def log_out(self, request: Request) -> HTTPResponse:
+        """End the session of an access token."""
         await request.app.ctx.logins.log_out(claims(request))
-        return no_content()
+        return without_cookies(request, no_content())
 
 
 class LogoutAll(HTTPMethodView, attach=blueprint, uri="/logout-all"):
@@ -141,7 +229,7 @@ class LogoutAll(HTTPMethodView, attach=blueprint, uri="/logout-all"):
     async def post(self, request: Request) -> HTTPResponse:
         """End all your sessions."""
         await request.app.ctx.accounts.log_out_everywhere(claims(request))
-        return no_content()
+        return without_cookies(request, no_content())
 
 
 class MySessions(HTTPMethodView, attach=blueprint, uri="/sessions"):
@@ -163,6 +251,7 @@ class MySession(HTTPMethodView, attach=blueprint, uri=f"/sessions/<session_id:{S
     @protected
     async def delete(self, request: Request, session_id: SessionId) -> HTTPResponse:
         """End one of your sessions."""
-        if not await request.app.ctx.logins.end(session_id, claims(request)):
+        me = claims(request)
+        if not await request.app.ctx.logins.end(session_id, me):
             raise Problem(Code.NOT_FOUND, "None of your active sessions has this id.")
-        return no_content()
+        return without_cookies(request, no_content()) if session_id == me.sid else no_content()

@@ -9,7 +9,20 @@ from app.http.client import client
 from app.http.codes import Code
 from app.http.responses import no_content
 from app.openapi.operations import describe
-from app.schemas.factors import FactorsOut, RecoveryCodesOut, TotpCode, TotpSecret
+from app.schemas.factors import (
+    PASSKEY_ID,
+    FactorsOut,
+    NewPasskeyIn,
+    PasskeyAdded,
+    PasskeyId,
+    PasskeyOptions,
+    PasskeyOut,
+    PasskeysOut,
+    RecoveryCodesOut,
+    TotpCode,
+    TotpSecret,
+    read_id,
+)
 from app.schemas.users import USER_ID, UserId
 from app.security.authentication import actor, administrators, authenticated, claims, fresh, fresh_with_factor
 
@@ -78,7 +91,11 @@ class MyFactors(HTTPMethodView, attach=blueprint, uri="/me/factors"):
     async def get(self, request: Request) -> HTTPResponse:
         """List your second factors."""
         found = await request.app.ctx.enrolment.of(claims(request).sub)
-        return write(FactorsOut(totp=found.totp is not None, passkeys=0, recovery_codes_left=len(found.recovery_codes)))
+        return write(
+            FactorsOut(
+                totp=found.totp is not None, passkeys=len(found.passkeys), recovery_codes_left=len(found.recovery_codes)
+            )
+        )
 
 
 class UserFactors(HTTPMethodView, attach=blueprint, uri=f"/<user_id:{USER_ID}>/factors"):
@@ -93,4 +110,59 @@ class UserFactors(HTTPMethodView, attach=blueprint, uri=f"/<user_id:{USER_ID}>/f
         All its sessions end, and it is told by mail. Make sure first that it is really the user who asks.
         """
         await request.app.ctx.enrolment.reset(user_id, actor(request))
+        return no_content()
+
+
+class PasskeyRegistrationOptions(HTTPMethodView, attach=blueprint, uri="/me/passkeys/options"):
+    """The start of the registration of a passkey."""
+
+    @describe(responses={200: PasskeyOptions}, refuses=OFF)
+    @authenticated
+    @fresh
+    async def post(self, request: Request) -> HTTPResponse:
+        """Return options with which a browser makes a passkey."""
+        return write(PasskeyOptions(await request.app.ctx.passkeys.options_to_add(claims(request))))
+
+
+class MyPasskeys(HTTPMethodView, attach=blueprint, uri="/me/passkeys"):
+    """The user's passkeys."""
+
+    @describe(responses={200: PasskeysOut}, refuses=OFF)
+    @authenticated
+    async def get(self, request: Request) -> HTTPResponse:
+        """List your passkeys."""
+        found = await request.app.ctx.enrolment.of(claims(request).sub)
+        return write(PasskeysOut(passkeys=[PasskeyOut.of(one) for one in found.passkeys]))
+
+    @describe(
+        body=NewPasskeyIn,
+        responses={201: PasskeyAdded},
+        refuses=(*OFF, Code.WRONG_CODE, Code.ALREADY_ENROLLED, Code.TOO_MANY_PASSKEYS, *HASHES),
+    )
+    @authenticated
+    @fresh
+    async def post(self, request: Request) -> HTTPResponse:
+        """Add a passkey.
+
+        With the first factor, all other sessions end, and there are recovery codes, which are shown once.
+        """
+        body = read(request, NewPasskeyIn)
+        passkeys = request.app.ctx.passkeys
+        added, codes = await passkeys.add(claims(request), body.passkey, body.name, client(request))
+        shown = PasskeyAdded(**PasskeyOut.of(added).model_dump(), recovery_codes=codes or None)
+        return write(shown, 201, omit_none=True)
+
+
+class MyPasskey(HTTPMethodView, attach=blueprint, uri=f"/me/passkeys/<passkey_id:{PASSKEY_ID}>"):
+    """One of the user's passkeys."""
+
+    @describe(responses={204: None}, refuses=(*OFF, Code.NOT_FOUND))
+    @authenticated
+    @fresh_with_factor
+    async def delete(self, request: Request, passkey_id: PasskeyId) -> HTTPResponse:
+        """Remove a passkey.
+
+        All other sessions end. Recovery codes are removed with the last factor.
+        """
+        await request.app.ctx.passkeys.remove(claims(request), read_id(passkey_id))
         return no_content()

@@ -56,7 +56,7 @@ class Token(HTTPMethodView, attach=blueprint, uri="/token"):
     @describe(
         form=TokenRequest,
         responses={200: OAuthTokens, 400: OAuthError},
-        refuses=(Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
+        refuses=(Code.CROSS_SITE_REQUEST, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
     )
     @answers_as_oauth
     async def post(self, request: Request) -> HTTPResponse:
@@ -65,6 +65,7 @@ class Token(HTTPMethodView, attach=blueprint, uri="/token"):
         With a second factor, the response is `mfa_required` with a challenge for the grant of the second factor, which
         the metadata name.
         """
+        request.app.ctx.cross_site.require(request, from_browsers_only=True)
         tokens = await _granted(request, read_form(request, TokenRequest))
         decoded = request.app.ctx.authenticator.decode(tokens.access_token)
         return write(OAuthTokens(**tokens.model_dump(), scope=" ".join(decoded.scopes)))
@@ -73,13 +74,14 @@ class Token(HTTPMethodView, attach=blueprint, uri="/token"):
 class Revocation(HTTPMethodView, attach=blueprint, uri="/revoke"):
     """The end of a session by one of its tokens."""
 
-    @describe(form=RevocationRequest, responses={200: None, 400: OAuthError})
+    @describe(form=RevocationRequest, responses={200: None, 400: OAuthError}, refuses=(Code.CROSS_SITE_REQUEST,))
     @answers_as_oauth
     async def post(self, request: Request) -> HTTPResponse:
         """End the session of a token (RFC 7009).
 
         A token that is not valid is answered in the same way.
         """
+        request.app.ctx.cross_site.require(request, from_browsers_only=True)
         token = read_form(request, RevocationRequest).token
         claims = await request.app.ctx.authenticator.claims_of(token)
         await request.app.ctx.logins.revoke(token, claims)

@@ -11,8 +11,9 @@ from app.http.responses import accepted, no_content
 from app.openapi.operations import describe
 from app.schemas.emails import Code as CodeIn
 from app.schemas.emails import EmailChange, Reset, ResetRequest, Undo
-from app.schemas.users import USER_ID, Registered, RegistrationWithEmail, UserId, UserOut
+from app.schemas.users import USER_ID, RegisteredOut, RegistrationWithEmail, UserId, UserOut
 from app.security.authentication import actor, administrators, claims, fresh, protected
+from app.security.cookie_mode import COOKIES
 
 blueprint = Blueprint("recovery")
 WITH_FACTOR = (
@@ -29,19 +30,20 @@ class Register(HTTPMethodView, attach=blueprint, uri="/users/registration"):
 
     @describe(
         body=RegistrationWithEmail,
-        responses={201: Registered},
-        refuses=(Code.USERNAME_TAKEN, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
+        responses={201: RegisteredOut},
+        refuses=(Code.USERNAME_TAKEN, *COOKIES, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY),
     )
     async def post(self, request: Request) -> HTTPResponse:
         """Register a user and log in.
 
         A code is sent to the address, if one is given.
         """
-        body = read(request, RegistrationWithEmail)
+        body, cookie_mode = read(request, RegistrationWithEmail), request.app.ctx.cookie_mode
+        as_cookies = cookie_mode.wanted(request, body.mode)
         user, tokens = await request.app.ctx.accounts.register(
             body.username, body.password, client(request), email=body.address()
         )
-        return write(Registered(**tokens.model_dump(), user=UserOut.of(user)), 201)
+        return cookie_mode.respond_registered(tokens, UserOut.of(user), as_cookies=as_cookies)
 
 
 class MyEmail(HTTPMethodView, attach=blueprint, uri="/users/me/email"):
@@ -104,7 +106,7 @@ class EmailUndo(HTTPMethodView, attach=blueprint, uri="/users/email/undo"):
         All sessions end, and the password is void.
         """
         body = read(request, Undo)
-        await request.app.ctx.emails.undo(body.token, client(request), code=body.code)
+        await request.app.ctx.emails.undo(body.token, client(request), body.evidence)
         return no_content()
 
 
@@ -133,7 +135,7 @@ class ResetConfirmation(HTTPMethodView, attach=blueprint, uri="/auth/reset/confi
         All sessions end.
         """
         body = read(request, Reset)
-        await request.app.ctx.recovery.confirm(body.token, body.new_password, client(request), code=body.code)
+        await request.app.ctx.recovery.confirm(body.token, body.new_password, client(request), body.evidence)
         return no_content()
 
 

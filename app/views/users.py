@@ -10,7 +10,7 @@ from app.http.codes import Code
 from app.http.responses import no_content
 from app.models.users import Access
 from app.openapi.operations import describe
-from app.schemas.auth import Tokens
+from app.schemas.auth import Issued
 from app.schemas.users import (
     USER_ID,
     Deletion,
@@ -22,6 +22,7 @@ from app.schemas.users import (
     UsersOut,
 )
 from app.security.authentication import actor, administrators, claims, protected
+from app.security.cookie_mode import without_cookies
 
 blueprint = Blueprint("users", url_prefix="/users")
 BY_PASSWORD = (Code.STEP_UP_REQUIRED, Code.WRONG_CREDENTIALS, Code.TOO_MANY_ATTEMPTS, Code.HASHING_BUSY)
@@ -32,7 +33,7 @@ class MyPassword(HTTPMethodView, attach=blueprint, uri="/me/password"):
 
     @describe(
         body=PasswordChange,
-        responses={200: Tokens},
+        responses={200: Issued},
         refuses=BY_PASSWORD,
     )
     @protected
@@ -45,7 +46,8 @@ class MyPassword(HTTPMethodView, attach=blueprint, uri="/me/password"):
             new_password=body.new_password,
             client=client(request),
         )
-        return write(tokens)
+        cookie_mode = request.app.ctx.cookie_mode
+        return cookie_mode.respond(tokens, as_cookies=cookie_mode.wanted(request))
 
 
 class MyDeletion(HTTPMethodView, attach=blueprint, uri="/me/delete"):
@@ -63,7 +65,7 @@ class MyDeletion(HTTPMethodView, attach=blueprint, uri="/me/delete"):
         await request.app.ctx.accounts.delete(
             claims(request), current_password=body.current_password, client=client(request)
         )
-        return no_content()
+        return without_cookies(request, no_content())
 
 
 class AllUsers(HTTPMethodView, attach=blueprint, uri=""):

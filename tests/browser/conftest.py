@@ -2,16 +2,14 @@
 
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.conftest import drop_database
+from tests.browser.sites import one_worker
 from tests.processes import TIMEOUT_SECONDS
-from tests.serving import started
 
 WIDTH, HEIGHT = 1280, 900
 TIMEOUT_MILLISECONDS = 1000 * TIMEOUT_SECONDS
@@ -32,23 +30,14 @@ def settings() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def served(mongo_uri: str, settings: dict[str, str]) -> Iterator[str]:
-    """Run the service with APP_ENV=production and return its URL, such as http://127.0.0.1:8000.
-
-    With one worker, because the browser chooses its connections, and a logout reaches other workers a moment later.
-    """
-    uri = f"{mongo_uri}_browser"
+    """Run the service with APP_ENV=production and return its URL, such as http://127.0.0.1:8000."""
     variables = {
         "APP_ENV": "production",
         "APP_DRAIN_SECONDS": "0",  # there is no load balancer that must notice the stop
         **settings,
     }
-    with started(uri, "--workers=1", variables=variables) as (command, port):
-        command.wait_for(f"http://127.0.0.1:{port}/health/ready")
+    with one_worker(f"{mongo_uri}_browser", variables=variables) as (_, port):
         yield f"http://127.0.0.1:{port}"
-        command.send(signal.SIGTERM)
-        assert command.wait() == 0, command.output
-        assert "Traceback" not in command.output, command.output
-    drop_database(uri)
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,12 @@
 """Tests of CORS in a browser: a script of another origin reads every response, refusals included."""
 
-import signal
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page
 
-from tests.conftest import Document, drop_database
-from tests.serving import started
+from tests.browser.sites import one_worker
+from tests.conftest import Document
 from tools.local_mongo import free_port
 
 FETCH = """async ([url, options]) => {
@@ -42,15 +41,10 @@ REQUESTS: dict[str, tuple[str, Document, int, str]] = {
 @pytest.fixture(scope="module")
 def served(mongo_uri: str) -> Iterator[int]:
     """Run the service; http://127.0.0.1 is an allowed origin, http://localhost is another one."""
-    port, uri = free_port(), f"{mongo_uri}_browser"
+    port = free_port()
     variables = {"APP_CORS_ORIGINS": f"http://127.0.0.1:{port}"}
-    with started(uri, "--workers=1", "--host=localhost", port=port, variables=variables) as (command, _):
-        command.wait_for(f"http://127.0.0.1:{port}/health/ready")
+    with one_worker(f"{mongo_uri}_browser", "--host=localhost", port=port, variables=variables):
         yield port
-        command.send(signal.SIGTERM)
-        command.wait()
-        assert "Traceback" not in command.output, command.output
-    drop_database(uri)
 
 
 @pytest.mark.parametrize("what", REQUESTS)

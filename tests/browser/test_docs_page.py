@@ -35,8 +35,8 @@ INVALID_REQUEST = {400, 415, 422}
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, str]:
-    """Let users enrol second factors."""
-    return {"APP_ENCRYPTION_KEY": secrets.token_urlsafe(48)}
+    """Let users enrol second factors, with passkeys."""
+    return {"APP_ENCRYPTION_KEY": secrets.token_urlsafe(48), "APP_PUBLIC_URL": "https://demo.example"}
 
 
 def show(page: Page, url: str, path: str = "/docs") -> None:

@@ -185,8 +185,8 @@ def served(config: Config) -> Iterator[Served]:
     unlimited = dict.fromkeys(
         ("LOGIN_FAILURES_PER_PAIR", "LOGIN_FAILURES_PER_ACCOUNT", "LOGIN_FAILURES_PER_ADDRESS"), "1000000/minute"
     )
-    key = {"ENCRYPTION_KEY": secrets.token_urlsafe(48)}
-    with Service(config.model_copy(update=unlimited | key)) as service, Served(service) as served:
+    capabilities = {"ENCRYPTION_KEY": secrets.token_urlsafe(48), "PUBLIC_URL": "https://demo.example"}
+    with Service(config.model_copy(update=unlimited | capabilities)) as service, Served(service) as served:
         yield served
 
 

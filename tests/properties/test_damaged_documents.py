@@ -73,6 +73,8 @@ BODIES: dict[str, Document] = {
     "/users/{user_id}": {"access": "user", "disabled": False},
     "/users/me/totp/confirmation": {"code": "123456"},
     "/auth/step-up": {"code": "abcd-efgh-ijkl-mnop"},
+    "/auth/passkey": {"challenge": "A" * 43, "passkey": {}},
+    "/users/me/passkeys": {"passkey": {}, "name": "My phone"},
 }
 
 
@@ -80,7 +82,12 @@ BODIES: dict[str, Document] = {
 def service(config: Config) -> Iterator[Service]:
     """Run a service without throttling, and with the time limits of a busy machine."""
     limits = ("LOGIN_FAILURES_PER_PAIR", "LOGIN_FAILURES_PER_ACCOUNT", "REGISTRATIONS_PER_ADDRESS")
-    others = {"MONGO_TIMEOUT_SECONDS": 60, "REVOCATION_STALE_SECONDS": 120, "ENCRYPTION_KEY": secrets.token_urlsafe(48)}
+    others = {
+        "MONGO_TIMEOUT_SECONDS": 60,
+        "REVOCATION_STALE_SECONDS": 120,
+        "ENCRYPTION_KEY": secrets.token_urlsafe(48),
+        "PUBLIC_URL": "https://demo.example",
+    }
     with Service(config.model_copy(update=dict.fromkeys(limits, "1000000/minute") | others)) as service:
         yield service
 

@@ -268,6 +268,7 @@ valid_objects = st.fixed_dictionaries(
         "username": st.from_regex("[A-Za-z0-9._-]{3,64}", fullmatch=True),
         "access": st.sampled_from(["guest", "user", "admin"]),
         "disabled": st.booleans(),
+        "mode": st.just("cookie"),
     },
 )
 
