@@ -21,7 +21,7 @@ from app.openapi import page
 from app.openapi.document import document
 from app.refusals import refusal
 from app.security import sanic_jwt_adapter
-from app.server import descriptors, startup, supervisor
+from app.server import descriptors, internals, startup, supervisor
 from app.server.routing import Router
 from app.tokens.key_set import encryption_key_name
 from app.views import auth, discovery, factors, hello, oauth, operations, recovery, registration, users
@@ -41,6 +41,7 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
     Exits with a message if the settings do not allow a start: for an exception Sanic would show a traceback, and exit
     with the code of success.
     """
+    internals.require()
     passed_over: list[str] = []
     config = config or _load(args, passed_over)
     if args is not None:  # a process of the service or a command; others keep their own forms

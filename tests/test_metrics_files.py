@@ -26,15 +26,18 @@ print(os.environ[metrics_files.FOLDER], flush=True)
 sys.stdin.read()
 """
 WORKER = """
-import sys
+import asyncio, sys
 from types import SimpleNamespace
 from app import metrics
 number, statuses = int(sys.argv[1]), int(sys.argv[2])
 request = SimpleNamespace(method="GET", route=None)
-for _ in range(number):
-    metrics.events.labels("logged_in").inc()
-    for status in range(200, 200 + statuses):
-        metrics.requests.count(request, status, 0.003)
+async def work():
+    for _ in range(number):
+        metrics.events.labels("logged_in").inc()
+        for status in range(200, 200 + statuses):
+            metrics.requests.count(request, status, 0.003)
+        await asyncio.sleep(0)
+asyncio.run(work())
 metrics.connections_open.set(number)
 metrics.revocations_proven_at.set(number)
 print("ready", flush=True)

@@ -21,6 +21,7 @@ from sanic.log import error_logger
 
 from app.clocks import boot_clock
 from app.metrics import files
+from app.metrics.batches import Batch
 
 SHARED = files.join()
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -118,7 +119,7 @@ class Requests:
             ["method", "route", "status"],
             buckets=SECONDS,
         )
-        self._of: dict[tuple[str, str | None, int], Histogram | None] = {}  # labels are looked up once
+        self._of: dict[tuple[str, str | None, int], Batch | None] = {}  # labels are looked up once
 
     def count(self, request: Request[Any, Any], status: int, seconds: float) -> None:
         """Count a request and its response."""
@@ -130,11 +131,11 @@ class Requests:
         if known is not None:
             known.observe(seconds)
 
-    def _labelled(self, method: str, route: str | None, status: int) -> Histogram | None:
+    def _labelled(self, method: str, route: str | None, status: int) -> Batch | None:
         """Return the histogram for these labels, or None if the disk has no space for it."""
         path = "none" if route is None else re.sub(r"<(\w+)[^>]*>", r"<\1>", f"/{route}")
         try:
-            return self._seconds.labels(method, path, status)
+            return Batch(self._seconds.labels(method, path, status), SECONDS)
         except OSError as error:
             error_logger.error("%s %s with status %s is not counted: %s", method, path, status, error.strerror)
             return None

@@ -8,12 +8,12 @@ from time import monotonic
 
 from sanic.exceptions import RequestTimeout
 from sanic.http.constants import Stage
-from sanic.server.protocols.http_protocol import HttpProtocol
 
+from app.server import reading
 from app.server.exchange import Exchange
 
 
-class Protocol(HttpProtocol):
+class Protocol(reading.Protocol):
     """A connection with a limit on slow requests.
 
     The limit holds for the arrival of header and body together.
@@ -37,7 +37,7 @@ class Protocol(HttpProtocol):
 
     def time_out(self) -> None:
         """End the request that is arriving with 408."""
-        self._http.exception = RequestTimeout("Request Timeout")
+        self.http.exception = RequestTimeout("Request Timeout")
         if self._task:
             self._task.cancel()
 
@@ -55,9 +55,9 @@ class Protocol(HttpProtocol):
     def _number(self) -> int | None:
         """Return the number of the request that is arriving now, or None."""
         count: int = self.state["requests_count"]  # of complete headers
-        if self._http.stage is Stage.REQUEST:
+        if self.http.stage is Stage.REQUEST:
             return count + 1
-        return count if self._http.stage is Stage.HANDLER and self._http.request_body else None
+        return count if self.http.stage is Stage.HANDLER and self.http.request_body else None
 
     def abort(self) -> None:
         """Abort the connection when the service stops.
