@@ -231,7 +231,7 @@ class Context:
             lifetime_seconds=LONGEST_TOKEN_SECONDS if key_set else config.ACCESS_TOKEN_SECONDS,
             overlap_seconds=config.MONGO_TIMEOUT_SECONDS,
         )
-        self.cross_site = CrossSite(config.PUBLIC_URL, config.CORS_ORIGINS)
+        self.cross_site = CrossSite([*([config.public_origin] if config.public_origin else []), *config.CORS_ORIGINS])
         self.cookie_mode = CookieMode(
             self.cross_site, enabled=config.cookies_enabled, refresh_seconds=config.REFRESH_TOKEN_SECONDS
         )
@@ -351,16 +351,14 @@ class Context:
             product=NAME,
             enabled=config.SECOND_FACTOR,
         )
-        if config.PUBLIC_URL and config.passkeys_enabled:
-            self._open_passkeys(config.PUBLIC_URL, self._enrolment, notices, own_account)
+        if config.public_origin and config.passkeys_enabled:
+            self._open_passkeys(config.public_origin, self._enrolment, notices, own_account)
 
-    def _open_passkeys(
-        self, public_url: str, enrolment: "Enrolment", notices: Notices, own_account: OwnAccount
-    ) -> None:
-        from app.capabilities.passkeys import passkeys
+    def _open_passkeys(self, origin: str, enrolment: "Enrolment", notices: Notices, own_account: OwnAccount) -> None:
+        from app.security.passkeys import Passkeys
 
-        self.second_factor.passkeys = passkeys(
-            public_url,
+        self.second_factor.passkeys = Passkeys(
+            origin,
             self.factors,
             self.one_time_tokens,
             self.sessions,
@@ -369,6 +367,7 @@ class Context:
             self.generations,
             own_account,
             enrolment,
+            product=NAME,
         )
 
     async def _has_factor(self, user_id: str) -> bool:

@@ -75,6 +75,12 @@ def check_public_url(url: str) -> str:
     return f"{scheme}://{host.removesuffix(DEFAULT_PORTS[scheme])}{slash}{path}"
 
 
+def origin(url: str) -> str:
+    """Return the origin of a public URL (RFC 6454)."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def has_domain(url: str) -> bool:
     """Return whether the host of a public URL is a name, for which browsers make passkeys."""
     try:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from config import texts
-from config.addresses import has_domain
+from config.addresses import has_domain, origin
 from config.keys import EXAMPLE_JWT_SECRET_KEY
 from config.mongo_uri import check_uri
 from config.product import NAME, SLUG
@@ -188,6 +188,11 @@ class Config(BaseModel):
     def issuers(self) -> list[str]:
         """The issuer of new tokens, then those whose tokens are still accepted."""
         return [self.ISSUER or self.PUBLIC_URL or SLUG, *self.PREVIOUS_ISSUERS, *([] if self.ISSUER else [SLUG])]
+
+    @property
+    def public_origin(self) -> str | None:
+        """The service's own origin, if it has a public URL."""
+        return origin(self.PUBLIC_URL) if self.PUBLIC_URL else None
 
     @property
     def cookies_enabled(self) -> bool:

@@ -14,6 +14,11 @@ from tests.mail import Owner
 from tests.mailbox import Mailbox
 
 
+def stored_of(service: Service, database: Database[Document]) -> Database[Document]:
+    """Return the database of a service, with the options of another one."""
+    return database.client.get_database(service.config.MONGO_URI.rpartition("/")[2], database.codec_options)
+
+
 class Member(Owner):
     """A user who may have an authenticator and recovery codes."""
 

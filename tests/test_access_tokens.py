@@ -25,7 +25,7 @@ from tests.routes import ROUTES, example_path, operation_at
 
 CLAIMS = [name for name, field in Claims.model_fields.items() if field.is_required()]
 Forge = Callable[..., str]
-NO_COOKIES = CookieMode(CrossSite(None, []), enabled=False, refresh_seconds=1)
+NO_COOKIES = CookieMode(CrossSite([]), enabled=False, refresh_seconds=1)
 
 
 def encode(data: object) -> str:

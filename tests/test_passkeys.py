@@ -17,7 +17,7 @@ from app.models.factors import MOST_PASSKEYS
 from config import Config
 from tests.authenticator import Authenticator, text
 from tests.conftest import PASSWORD, Document, Service, drop_database
-from tests.factors import Member
+from tests.factors import Member, stored_of
 from tests.interleaving import Held, race
 from tests.mail import NEW_PASSWORD
 from tests.mailbox import Mailbox, token, with_mail
@@ -35,7 +35,7 @@ def site(config: Config, mailbox: Mailbox) -> Iterator[Service]:
 @pytest.fixture
 def stored(site: Service, database: Database[Document]) -> Database[Document]:
     """Return the database of the service."""
-    return database.client.get_database(site.config.MONGO_URI.rpartition("/")[2], database.codec_options)
+    return stored_of(site, database)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from app.tokens.one_time import digest
 from config import Config
 from config.product import SECOND_FACTOR_GRANT, SLUG
 from tests.conftest import PASSWORD, Actor, Document, Service, drop_database
-from tests.factors import Member
+from tests.factors import Member, stored_of
 from tests.mail import NEW_PASSWORD
 from tests.mailbox import Mailbox, token, with_mail
 from tests.published import feed_page, with_keys
@@ -47,7 +47,7 @@ def guarded(config: Config, mailbox: Mailbox) -> Iterator[Service]:
 @pytest.fixture
 def stored(guarded: Service, database: Database[Document]) -> Database[Document]:
     """Return the database of the service with second factors."""
-    return database.client.get_database(guarded.config.MONGO_URI.rpartition("/")[2], database.codec_options)
+    return stored_of(guarded, database)
 
 
 @pytest.fixture

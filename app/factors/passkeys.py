@@ -99,10 +99,9 @@ def id_of(answer: Answer) -> bytes:
 class RelyingParty:
     """The site for which passkeys are made."""
 
-    def __init__(self, public_url: str, *, name: str) -> None:
-        parts = urlsplit(public_url)
-        self._origin = f"{parts.scheme}://{parts.netloc}"
-        entity = PublicKeyCredentialRpEntity(name=name, id=parts.hostname)
+    def __init__(self, origin: str, *, name: str) -> None:
+        self._origin = origin
+        entity = PublicKeyCredentialRpEntity(name=name, id=urlsplit(origin).hostname)
         self._server = Fido2Server(entity, AttestationConveyancePreference.NONE, self._is_own)
         self._server.timeout = TIMEOUT_MILLISECONDS  # type: ignore[assignment]
         self._server.allowed_algorithms = [one for one in self._server.allowed_algorithms if one.alg in ALGORITHMS]

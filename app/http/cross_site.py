@@ -4,9 +4,8 @@ It is that of Go's CrossOriginProtection, which the OWASP CSRF Prevention Cheat 
 with neither header is refused.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from sanic import Request
 
@@ -32,9 +31,8 @@ def is_allowed(fetch_site: Sequence[str], origins: Sequence[str], allowed: Conta
 class CrossSite:
     """The rule for requests: only this service's own origin and those of CORS_ORIGINS may cause them."""
 
-    def __init__(self, public_url: str | None, cors_origins: Sequence[str]) -> None:
-        own = [f"{urlsplit(public_url).scheme}://{urlsplit(public_url).netloc}"] if public_url else []
-        self._allowed = frozenset({*own, *cors_origins} - {"*", "null"})
+    def __init__(self, origins: Iterable[str]) -> None:
+        self._allowed = frozenset(origins) - {"*", "null"}
 
     def require(self, request: Request[Any, Any], *, from_browsers_only: bool = False) -> None:
         """Require that no other site has caused a request.

@@ -21,7 +21,7 @@ from app.security.credentials import CredentialsVerifier, WrongCredentials
 from app.security.factor_errors import PasskeyCopied, SecondFactorOff, WrongSecondFactor
 from app.security.notices import Notices
 from app.security.revocations import Revocations
-from app.security.second_factor import Evidence, SecondFactor
+from app.security.second_factor import BY_PASSKEY, Evidence, SecondFactor
 from app.security.throttle import Attempt
 from app.tokens.access import AccessTokens, Claims
 from app.tokens.refresh import InvalidRefreshToken, RefreshTokens
@@ -29,7 +29,7 @@ from app.tokens.refresh import InvalidRefreshToken, RefreshTokens
 if TYPE_CHECKING:
     from app.security.passkeys import Shown
 
-BY_PASSWORD, BY_PASSKEY = ("pwd",), ("pop", "mfa")  # RFC 8176
+BY_PASSWORD = ("pwd",)  # RFC 8176
 # What RFC 6749 calls an invalid grant.
 NOT_GRANTED = (WrongCredentials, WrongSecondFactor, InvalidRefreshToken, SessionOver, TokenReused)
 

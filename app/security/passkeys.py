@@ -13,6 +13,7 @@ from fido2.utils import websafe_encode
 
 from app.factors import recovery_codes
 from app.factors.passkeys import (
+    TIMEOUT_MILLISECONDS,
     Answer,
     Assertion,
     InvalidPasskey,
@@ -37,7 +38,7 @@ from app.security.throttle import Throttle
 from app.tokens.access import Claims
 from app.tokens.one_time import Purpose, digest
 
-LIFETIME = timedelta(minutes=5)
+LIFETIME = timedelta(milliseconds=TIMEOUT_MILLISECONDS)  # of a challenge, as browsers are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Passkeys:
 
     def __init__(
         self,
-        site: RelyingParty,
+        origin: str,
         factors: Factors,
         tokens: OneTimeTokens,
         sessions: Sessions,
@@ -62,8 +63,10 @@ class Passkeys:
         generations: Generations,
         own_account: OwnAccount,
         enrolment: Enrolment,
+        *,
+        product: str,
     ) -> None:
-        self._site = site
+        self._site = RelyingParty(origin, name=product)
         self._factors = factors
         self._tokens = tokens
         self._sessions = sessions

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PURPOSE = "totp"  # of the encryption
 CHALLENGE_LIFETIME = timedelta(minutes=5)
-
+BY_CODE, BY_PASSKEY = ("otp", "mfa"), ("pop", "mfa")  # RFC 8176
 
 Evidence = str | Mapping[str, Any]  # a code, or the answer of a passkey
 
@@ -49,7 +49,7 @@ class Proof:
     @property
     def amr(self) -> tuple[str, ...]:
         """How the user authenticated (RFC 8176)."""
-        return ("pop", "mfa") if self.shown else ("otp", "mfa")
+        return BY_PASSKEY if self.shown else BY_CODE
 
     def is_recent(self, since: datetime) -> bool:
         """Return whether the factor was added since a time; recovery codes state none."""

@@ -26,13 +26,16 @@ async def handle(request: Request[Any, Any]) -> None:
     Requests with a body, and routes with middleware, are left to Sanic.
     """
     app, http = request.app, cast("Any", request.stream)
+    if http.request_body:
+        await app.handle_request(request)
+        return
     try:
         route, handler, arguments = app.router.get(request.path, request.method, request.headers.getone("host", None))
     except Exception as error:
         await app.handle_exception(request, error)
         return
     extra = route.extra
-    if http.request_body or extra.request_middleware or extra.response_middleware or extra.websocket:
+    if extra.request_middleware or extra.response_middleware or extra.websocket:
         await app.handle_request(request)
         return
     try:
