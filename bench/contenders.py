@@ -33,6 +33,7 @@ def service(
     settings = {
         "APP_ENV": "production",
         "APP_JWT_SECRET_KEY": key,
+        "APP_JWT_ALGORITHM": "HS256",  # scripts/run has written another one into instance/application.cfg
         "APP_MONGO_URI": mongo_uri,
         "APP_ACCESS_TOKEN_SECONDS": str(ACCESS_TOKEN_SECONDS),
         "APP_LOGIN_FAILURES_PER_ADDRESS": "1000000/15minutes",

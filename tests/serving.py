@@ -21,6 +21,7 @@ def environment(mongo_uri: str) -> dict[str, str]:
     return others | {
         "APP_ENV": "testing",
         "APP_JWT_SECRET_KEY": secrets.token_urlsafe(48),
+        "APP_JWT_ALGORITHM": "HS256",  # scripts/run has written another one into instance/application.cfg
         "APP_MONGO_URI": mongo_uri,
         "APP_REGISTRATIONS_PER_ADDRESS": "1000/minute",  # all tests use one address
         "APP_RESETS_PER_ADDRESS": "1000/minute",

@@ -1,7 +1,5 @@
 """Migration of the Flask predecessor's users, who keep their passwords."""
 
-import os
-import secrets
 import subprocess
 import sys
 import time
@@ -21,7 +19,7 @@ from pymongo.errors import DuplicateKeyError
 from app.models.users import INDEXES, NOT_MIGRATED, Access, User, Users
 from config import Config
 from tests.conftest import PASSWORD, Actor, Document, Service, drop_database
-from tests.serving import CHECKOUT, started
+from tests.serving import CHECKOUT, environment, started
 from tools import migrate_flask_users
 from tools.local_mongo import LocalMongo, local_mongo
 from tools.migrate_flask_users import apply, main, plan
@@ -62,11 +60,6 @@ class Result:
 Migrate = Callable[..., Result]
 
 
-def environment(uri: str) -> dict[str, str]:
-    """Return the service's settings. The command uses only MONGO_URI."""
-    return {"APP_ENV": "testing", "APP_JWT_SECRET_KEY": secrets.token_urlsafe(48), "APP_MONGO_URI": uri}
-
-
 @pytest.fixture
 def migrate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Migrate:
     """Return a function that runs the command in this process."""
@@ -92,11 +85,10 @@ def test_without_apply_nothing_is_written(uri: str, users: Collection[Document])
     """Runs the command in a separate process, as documented."""
     users.insert_many([flask_user("Alice"), flask_user("bob", created_at=CREATED_AT)])
     before = all_users(users)
-    others = {name: value for name, value in os.environ.items() if not name.startswith("APP_")}
     result = subprocess.run(
         [sys.executable, "-m", "tools.migrate_flask_users"],
         cwd=CHECKOUT,
-        env=others | environment(uri),
+        env=environment(uri),
         capture_output=True,
         text=True,
         timeout=60,

@@ -2,7 +2,6 @@
 
 import os
 import re
-import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from sanic import Sanic
 
 from app import create_app
 from config import Config
-from tests.serving import CHECKOUT
+from tests.serving import CHECKOUT, environment
 
 EXAMPLES = re.findall(
     r"^```python\n(.*?)^```", (CHECKOUT / "docs" / "testing.md").read_text(), re.MULTILINE | re.DOTALL
@@ -56,11 +55,10 @@ def test_another_asgi_server_is_refused_with_the_reason(tmp_path: Path) -> None:
     """As uvicorn and others do it: by the lifespan protocol of ASGI."""
     program = tmp_path / "server.py"
     program.write_text(SERVER)
-    variables = {"APP_ENV": "testing", "APP_JWT_SECRET_KEY": secrets.token_urlsafe(48)}
     result = subprocess.run(
         [sys.executable, program],
         cwd=CHECKOUT,
-        env={**os.environ, **variables, "PYTHONPATH": str(CHECKOUT)},
+        env={**environment("mongodb://127.0.0.1/unused"), "PYTHONPATH": str(CHECKOUT)},
         capture_output=True,
         text=True,
         timeout=60,
