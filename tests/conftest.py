@@ -9,6 +9,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -204,6 +205,15 @@ def drop_database(uri: str) -> None:
         client.drop_database(client.get_default_database())
 
 
+@contextmanager
+def scans_recorded(uri: str) -> Iterator[Callable[[], set[str]]]:
+    """Let MongoDB record the service's queries that read a whole collection. Yields a function that returns them."""
+    with MongoClient[Document](uri) as client:
+        database = client.get_default_database()
+        database.command("profile", 1, filter={"planSummary": {"$regex": "COLLSCAN"}, "appName": NAME})
+        yield lambda: {f"{one['ns']}: {one['command']}" for one in database["system.profile"].find()}
+
+
 def pytest_configure() -> None:
     """End a terminated run as by Ctrl-C, so that fixtures stop the processes that they have started."""
     if threading.current_thread() is threading.main_thread():
@@ -230,8 +240,11 @@ def mongo_uri() -> Iterator[str]:
     server = os.environ.get("APP_MONGO_URI")
     assert server, "The suite needs a MongoDB of its own: run scripts/test"
     uri = f"{server.rpartition('/')[0]}/{NAME}_test_{secrets.token_hex(4)}"
-    yield uri
+    with scans_recorded(uri) as scans:
+        yield uri
+        found = scans()
     drop_database(uri)
+    assert not found, f"these queries of the service have no index: {found}"
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ COUNTED = 10_000  # at most, for the metrics
 
 INDEXES = [
     IndexModel([("priority", ASCENDING), ("due", ASCENDING)]),
+    IndexModel([("dead", ASCENDING), ("since", ASCENDING), ("due", ASCENDING)]),  # of the metrics, each second
     IndexModel("user_id"),
     IndexModel("remove_at", expireAfterSeconds=0),
 ]

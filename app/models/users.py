@@ -332,7 +332,8 @@ class Users:
 
     async def by_email(self, key: str) -> User | None:
         """Return the user who has verified the address with this key, or None."""
-        holding = {"held_emails": {"$elemMatch": {"key": key, "until": None}}}
+        # The first condition is for MongoDB, which would not find the index, a partial one, by the second one alone.
+        holding = {"held_emails.key": key, "held_emails": {"$elemMatch": {"key": key, "until": None}}}
         return self._read(await self._users.find_one(PRESENT | holding))
 
     async def by_id(self, user_id: str) -> User | None:
