@@ -18,12 +18,12 @@ from app.http.problems import Problem
 from app.security.authentication import Authenticator
 from app.security.cookie_mode import CookieMode
 from app.security.freshness import Freshness
-from app.tokens.access import AccessTokens, Claims, InvalidAccessToken, key_id
+from app.tokens.access import AccessTokens, InvalidAccessToken, Payload, key_id
 from config.product import SLUG
 from tests.conftest import SESSION_ID, USER_ID, Actor, Document, Service
 from tests.routes import ROUTES, example_path, operation_at
 
-CLAIMS = [name for name, field in Claims.model_fields.items() if field.is_required()]
+CLAIMS = [name for name, field in Payload.model_fields.items() if field.is_required()]
 Forge = Callable[..., str]
 NO_COOKIES = CookieMode(CrossSite([]), enabled=False, refresh_seconds=1)
 

@@ -49,4 +49,4 @@ def test_claims_of_later_releases_are_accepted_but_not_required(forge: Callable[
 
 def test_a_token_without_them_was_authenticated_by_password_and_never_freshly() -> None:
     claims = tokens(SLUG).decode(encode(tokens(SLUG)))
-    assert (claims.auth_time, claims.amr) == (NEVER, ["pwd"])
+    assert (claims.auth_time, claims.amr) == (NEVER, ("pwd",))

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from passlib.context import CryptContext
-from zxcvbn.frequency_lists import FREQUENCY_LISTS
+from zxcvbn.matching import RANKED_DICTIONARIES
 
 from app.security.password_strength import weakness
 from app.security.turns import Caller, Place, Turns
@@ -30,7 +30,7 @@ CONTEXT = CryptContext(
 MOST_MEMORY_KIB = 256 * 1024
 MOST_MEMORY_PASSES = 1024 * 1024  # Argon2's memory in KiB, times its passes
 MOST_ROUNDS = 2_000_000  # of PBKDF2
-COMMON = frozenset(FREQUENCY_LISTS["passwords"])  # 30,000 from published breaches, in lower case
+COMMON = RANKED_DICTIONARIES["passwords"].keys()  # 30,000 from published breaches, in lower case
 # Added to the process's own: logins hardly slow other requests down then, and take under a second on a saturated core.
 NICENESS = 15
 ANYBODY = Caller()

@@ -67,16 +67,16 @@ class Authentication(sanic_jwt.Authentication):
 
     async def _verify(self, request: Request, return_payload: bool = False, **_: Any) -> Any:
         claims = await self._authenticate(request)
-        return claims.model_dump(exclude_unset=True) if return_payload else (True, 200, None)
+        return claims.payload() if return_payload else (True, 200, None)
 
     async def extract_scopes(self, request: Request) -> list[str]:
         """Return the scopes of the token, which was authenticated before."""
         claims: Claims = request.ctx.claims
-        return claims.scopes
+        return list(claims.scopes)
 
     async def _decode(self, token: str, verify: bool = True, inline_claims: Any = None) -> dict[str, Any]:
         claims: Claims = self.app.ctx.authenticator.decode(token)
-        return claims.model_dump(exclude_unset=True)
+        return claims.payload()
 
     async def generate_access_token(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: a token belongs to a session, so Logins issues it."""

@@ -181,7 +181,7 @@ class Verify(HTTPMethodView, attach=blueprint, uri="/verify"):
     @protected
     async def get(self, request: Request) -> HTTPResponse:
         """Verify the access token and return its claims."""
-        return write(VerifiedOut(**claims(request).model_dump(exclude_unset=True)), omit_none=True)
+        return write(VerifiedOut(**claims(request).payload()), omit_none=True)
 
 
 class Me(HTTPMethodView, attach=blueprint, uri="/me"):
