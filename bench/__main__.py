@@ -16,7 +16,21 @@ from pymongo.errors import PyMongoError
 
 from bench import ROOT, checkouts, machine, plot, progress, report, setup
 from bench.bench import Bench
-from bench.experiments import earlier_commit, ended_sessions, memory, refreshes, tail, throughput, users, workers
+from bench.experiments import (
+    earlier_commit,
+    ended_sessions,
+    followers,
+    idle,
+    memory,
+    outbox,
+    refreshes,
+    sessions,
+    soak,
+    tail,
+    throughput,
+    users,
+    workers,
+)
 from bench.machine import BenchFailed
 from bench.results import Results
 from bench.scale import FULL, QUICK, Scale
@@ -28,11 +42,16 @@ THROUGHPUT, EARLIER_COMMIT = "throughput", "earlier-commit"
 EXPERIMENTS: dict[str, ModuleType] = {
     THROUGHPUT: throughput,
     "ended-sessions": ended_sessions,
+    "followers": followers,
     "users": users,
+    "sessions": sessions,
+    "outbox": outbox,
     "refreshes": refreshes,
     "tail": tail,
+    "idle": idle,
     "workers": workers,
     "memory": memory,
+    "soak": soak,
     EARLIER_COMMIT: earlier_commit,
 }
 USUAL = [name for name in EXPERIMENTS if name != EARLIER_COMMIT]

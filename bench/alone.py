@@ -6,12 +6,11 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from bench import ROOT, contenders, servers
 from bench.checkouts import OURS, Checkout
-from bench.machine import LOAD_CORE, SERVER_CORE
+from bench.machine import BOTH_CORES, SERVER_CORE
 from tools.local_mongo import free_port, local_mongo
 
 STOP_SECONDS = 20
@@ -20,13 +19,12 @@ STOP_SECONDS = 20
 @contextmanager
 def service(settings: Mapping[str, str], *, workers: int = 1) -> Iterator[servers.Server]:
     """Run the service for the context; several workers share both cores. Raises BenchFailed."""
-    cores = str(SERVER_CORE) if workers == 1 else f"{SERVER_CORE},{LOAD_CORE}"
+    cores = str(SERVER_CORE) if workers == 1 else BOTH_CORES
     checkout = Checkout(OURS, ROOT, ROOT / os.environ.get("VENV", ".venv"))
     with local_mongo() as mongo, tempfile.TemporaryDirectory() as folder:
         uri = f"{mongo.uri.rpartition('/')[0]}/bench"
         ours = contenders.service(checkout, secrets.token_urlsafe(48), uri, workers=workers, cores=cores)
-        contender = replace(ours, environment={**ours.environment, **settings})
-        with servers.running(contender, Path(folder)) as server:
+        with servers.running(ours.with_settings(settings), Path(folder)) as server:
             yield server
 
 

@@ -1,24 +1,29 @@
 """The context that all experiments share: MongoDB, the key, the tokens, the progress callback and the results."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from bench import contenders, load
+from app.tokens.refresh import RefreshTokens
+from bench import contenders
 from bench.checkouts import OURS
 from bench.database import PASSWORD, username
-from bench.load import Load, Outcome
+from bench.load import Load
 from bench.machine import SERVER_CORE
 from bench.results import Results
 from bench.scale import Scale
-from bench.servers import Contender, Server
+from bench.servers import Contender
 from bench.setup import Setup
 from bench.tokens import ROTATION, TokenSigner, write
+from config.product import SLUG
 from tools.local_mongo import LocalMongo
 
+Name = TypeVar("Name")
 
-def alternate(names: Iterable[str], round_number: int) -> list[str]:
+
+def alternate(names: Iterable[Name], round_number: int) -> list[Name]:
     """Return the names, reversed in every second round, so that none is always first."""
     ordered = list(names)
     return ordered[::-1] if round_number % 2 else ordered
@@ -41,10 +46,19 @@ class Bench:
         """Return the connection string of an experiment's database."""
         return f"mongodb://{self.mongo.address}/{database}"
 
-    def service(self, database: str, name: str = OURS, *, workers: int = 1, cores: str = str(SERVER_CORE)) -> Contender:
-        """Describe this service with an experiment's database."""
+    def service(
+        self,
+        database: str,
+        name: str = OURS,
+        *,
+        workers: int = 1,
+        cores: str = str(SERVER_CORE),
+        settings: Mapping[str, str] | None = None,
+    ) -> Contender:
+        """Describe this service with an experiment's database and settings."""
         uri = self.mongo_uri(database)
-        return contenders.service(self.setup.today, self.key, uri, name=name, workers=workers, cores=cores)
+        ours = contenders.service(self.setup.today, self.key, uri, name=name, workers=workers, cores=cores)
+        return ours.with_settings(settings or {})
 
     def services(self, database: str) -> dict[str, Contender]:
         """Describe this service, then that of the earlier commit if there is one, by their databases."""
@@ -59,11 +73,16 @@ class Bench:
         bodies = (json.dumps({"username": username(n), "password": PASSWORD}) for n in range(number))
         return write(self.folder / "logins", bodies)
 
+    def refresh_tokens(self, session_ids: Iterable[str]) -> list[str]:
+        """Return the first refresh token of each session."""
+        due = RefreshTokens([self.key.encode()], product=SLUG)
+        return [due.encode(id_, 0) for id_ in session_ids]
+
     def rotation(self) -> tuple[list[str], Path]:
         """Return 1,000 tokens of this service, and the file that contains them."""
         tokens = self.signer.sign_many(ROTATION)
         return tokens, write(self.folder / "rotation", tokens)
 
-    def burst(self, server: Server, file: Path) -> Outcome:
+    def burst(self, file: Path) -> Load:
         """Request the secret with the file's tokens in rotation, for `pair_burst_seconds`."""
-        return load.apply(server, Load("/tests/secret", self.scale.pair_burst_seconds, lines="token", file=file))
+        return Load("/tests/secret", self.scale.pair_burst_seconds, lines="token", file=file)

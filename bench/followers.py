@@ -16,33 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bench import alone, published, servers
+from bench.connection import Connection
 from bench.database import fill_sessions
 
 REQUESTS_PER_SECOND, CONNECTIONS = 400, 4  # to /tests/secret
 ENDS_PER_SECOND = 5
 ROUNDS = 3
-
-
-class Connection:
-    """A persistent connection for sequential requests."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-
-    async def open(self) -> "Connection":
-        """Connect."""
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
-        return self
-
-    async def request(self, method: str, path: str, token: str = "") -> bytes:
-        """Return the body of a response."""
-        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-        self._writer.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{authorization}\r\n".encode())
-        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
-        if not head.startswith(b"http/1.1 20"):
-            raise RuntimeError(head.decode())
-        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
-        return await self._reader.readexactly(length)
 
 
 def cursor_of(page: bytes) -> str:

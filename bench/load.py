@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.machine import LOAD_CORE, BenchFailed
+from bench.results import Requests
 from bench.servers import Server
 from tools.processes import die_with_parent
 
@@ -84,3 +85,13 @@ def apply(server: Server, load: Load) -> Outcome:
     """Run the load on the server and wait until it ends. Raises BenchFailed."""
     with started(server, load) as process:
         return outcome(server, load, process)
+
+
+def record(server: Server, load: Load, requests: Requests) -> float:
+    """Run the load, add its figures to those of other rounds, and return the share of a core that the server used."""
+    before = server.cpu_seconds()
+    result = apply(server, load)
+    used = server.cpu_seconds() - before
+    requests.rate.append(result.rate)
+    requests.cpu.append(used / result.requests * 1e6)
+    return used / result.seconds

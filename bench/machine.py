@@ -3,10 +3,13 @@
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SERVER_CORE = 0
 LOAD_CORE = 1  # for the load, MongoDB and this process
+BOTH_CORES = f"{SERVER_CORE},{LOAD_CORE}"
 
 
 class BenchFailed(Exception):
@@ -27,6 +30,17 @@ def check() -> None:
 def pin_to_load_core() -> None:
     """Pin this process and its children to the load core, to reserve the other core for the servers."""
     os.sched_setaffinity(0, {LOAD_CORE})
+
+
+@contextmanager
+def on_both_cores() -> Iterator[None]:
+    """Let the children that start in this context use both cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {SERVER_CORE, LOAD_CORE})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def describe() -> str:

@@ -6,20 +6,23 @@ resets, half of them for users with verified addresses. Prints the median and p9
 
 import argparse
 import asyncio
+import re
 import secrets
 import statistics
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email import message_from_bytes
+from email.policy import default
 from typing import Any
 
 import httpx
 from aiosmtpd.controller import Controller
-from pymongo import MongoClient
 
-from app.database.collection import Document
+from app.models.users import INDEXES
 from bench import alone
+from bench.database import insert
 from tools.local_mongo import free_port
 from tools.verified_users import verified_user
 
@@ -33,15 +36,17 @@ SETTINGS = {
     "APP_RESETS_PER_ADDRESS": "1000000/minute",
     "APP_MAILS_PER_MINUTE": "100000",
 }
+RESET_LINK = re.compile(r"/reset#token=([\w-]+)")
 SETTLE_SECONDS = 1.0  # after a change of the mail server
 
 
 class MailServer:
-    """Takes mails, or hangs."""
+    """Takes mails, or hangs. Keeps the latest reset token of each address until it is read."""
 
     def __init__(self) -> None:
         self.hangs = threading.Event()
         self.taken = 0
+        self.reset_tokens: dict[str, str] = {}
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, _server: Any, _session: Any, envelope: Any, address: str, _options: list[str]
@@ -52,9 +57,12 @@ class MailServer:
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(self, _server: Any, _session: Any, _envelope: Any) -> str:  # noqa: N802
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
         """Take a mail."""
         self.taken += 1
+        text = message_from_bytes(envelope.content, policy=default).get_content()
+        if found := RESET_LINK.search(text):
+            self.reset_tokens[envelope.rcpt_tos[0]] = found[1]
         return "250 OK"
 
 
@@ -71,14 +79,12 @@ def mail_server() -> Iterator[tuple[MailServer, str]]:
         controller.stop()
 
 
-def add_users(uri: str) -> list[str]:
-    """Add users with verified addresses, and return these."""
+def add_users(uri: str) -> dict[str, str]:
+    """Add users with verified addresses, and return their ids by address."""
     addresses = [f"{secrets.token_hex(8)}@example.com" for _ in range(USERS)]
-    with MongoClient[Document](uri) as client:
-        client.get_default_database().users.insert_many(
-            verified_user(f"user-{number}", "no hash", address) for number, address in enumerate(addresses)
-        )
-    return addresses
+    users = [verified_user(f"user-{number}", "no hash", address) for number, address in enumerate(addresses)]
+    insert(uri, "users", INDEXES, users)
+    return {address: str(user["_id"]) for address, user in zip(addresses, users, strict=True)}
 
 
 async def ask(url: str, addresses: Iterator[str]) -> list[float]:
@@ -119,7 +125,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
     with mail_server() as (server, smtp_url), alone.service({**SETTINGS, "APP_SMTP_URL": smtp_url}) as service:
-        seconds = measure(service.url, server, add_users(alone.uri_of(service)), rounds)
+        seconds = measure(service.url, server, list(add_users(alone.uri_of(service))), rounds)
     p99 = {}
     for hangs, values in seconds.items():
         p99[hangs] = statistics.quantiles(values, n=100)[98]

@@ -33,6 +33,11 @@ def worker(session: int) -> Process:
     return max(of_session(session), key=lambda process: process.cpu_seconds)
 
 
+def rss_bytes(session: int) -> int:
+    """Return the RSS of all processes of a session."""
+    return sum(process.rss_bytes for process in of_session(session))
+
+
 def pss_bytes(session: int) -> int:
     """Return the PSS of all processes of a session: each counts its proportion of shared memory."""
     return sum(_pss(process.pid) for process in of_session(session))

@@ -28,6 +28,14 @@ class Bound(Enum):
     AT_MOST = "<="
 
 
+@dataclass
+class Requests:
+    """What requests of one kind took, with one value per round."""
+
+    rate: list[float] = field(default_factory=list)  # per second
+    cpu: list[float] = field(default_factory=list)  # CPU microseconds per request
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table; the target is optional."""
@@ -38,20 +46,21 @@ class Row:
     target: float | None = None
     detail: str = ""
 
+    @classmethod
+    def of_rates(
+        cls, what: str, requests: Requests, reference: Requests, target: float | None = None, detail: str = ""
+    ) -> "Row":
+        """Compare requests per second; by CPU time, which other processes affect less, in the details."""
+        by_cpu = f"by CPU time per request: {Ratio.of(reference.cpu, requests.cpu).median:.2f}"
+        ratio = Ratio.of(requests.rate, reference.rate)
+        return cls(what, ratio, target=target, detail=f"{by_cpu}, {detail}" if detail else by_cpu)
+
     @property
     def reached(self) -> bool | None:
         """Return whether the median reaches the target, or None without a target."""
         if self.target is None or self.ratio is None:
             return None
         return self.ratio.median >= self.target if self.bound is Bound.AT_LEAST else self.ratio.median <= self.target
-
-
-@dataclass
-class Requests:
-    """What requests of one kind took, with one value per round."""
-
-    rate: list[float] = field(default_factory=list)  # per second
-    cpu: list[float] = field(default_factory=list)  # CPU microseconds per request
 
 
 @dataclass

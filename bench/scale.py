@@ -17,11 +17,21 @@ class Scale:
     ended_sessions: int
     few_users: int
     many_users: int
-    logins: int  # sequential, with few users and with many users
+    logins: int  # sequential, of each kind of user, with few users and with many users
     page: int  # the number of the late page
     pages_read: int
     tail_seconds: int
-    soak_requests: int
+    user_sessions: int  # of one user: the highest SESSIONS_PER_USER
+    other_sessions: int  # of other users
+    visits: int  # by users with few and with many sessions
+    waiting_mails: int  # in the outbox, and as many unused reset tokens
+    resets: int  # requests for a reset; a fifth as many resets are completed
+    followers: tuple[int, ...]  # of the ended sessions; the first number is the reference
+    follower_rounds: int
+    follower_seconds: int
+    idle_connections: int
+    memory_requests: int
+    soak_seconds: int
 
 
 FULL = Scale(
@@ -39,7 +49,17 @@ FULL = Scale(
     page=10_000,
     pages_read=500,
     tail_seconds=15,
-    soak_requests=5_000_000,
+    user_sessions=1_000,
+    other_sessions=500_000,
+    visits=50,
+    waiting_mails=100_000,
+    resets=1_000,
+    followers=(2, 50, 200, 1_000),
+    follower_rounds=2,
+    follower_seconds=8,
+    idle_connections=10_000,
+    memory_requests=5_000_000,
+    soak_seconds=2_000,
 )
 QUICK = Scale(
     name="quick",
@@ -56,5 +76,15 @@ QUICK = Scale(
     page=1_000,
     pages_read=100,
     tail_seconds=2,
-    soak_requests=0,
+    user_sessions=1_000,
+    other_sessions=20_000,
+    visits=20,
+    waiting_mails=10_000,
+    resets=200,
+    followers=(2, 50),
+    follower_rounds=1,
+    follower_seconds=4,
+    idle_connections=1_000,
+    memory_requests=0,
+    soak_seconds=0,
 )

@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import ROOT, processes
@@ -30,6 +30,10 @@ class Contender:
     cores: str = str(SERVER_CORE)
     root: Path = ROOT  # its working directory, whose modules it imports
     accepts_service_tokens: bool = False  # it verifies the tokens of this service, not its own
+
+    def with_settings(self, settings: Mapping[str, str]) -> "Contender":
+        """Describe the same server with other values of some variables."""
+        return replace(self, environment={**self.environment, **settings})
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,10 @@ class Server:
     def rss_bytes(self) -> int:
         """Return the RSS of its worker."""
         return processes.worker(self.pid).rss_bytes
+
+    def total_rss_bytes(self) -> int:
+        """Return the RSS of all its processes: memory that they share counts for each of them."""
+        return processes.rss_bytes(self.pid)
 
     def pss_bytes(self) -> int:
         """Return the PSS of all its processes: memory that they share counts once."""

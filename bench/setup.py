@@ -55,25 +55,23 @@ class Setup:
 def prepare(folder: Path, *, python: str | None, commit: str | None) -> Setup:
     """Install and build what is missing; `folder` is deleted after the run. Raises BenchFailed."""
     interpreter = interpreters.examine(python or sys.executable)
-    service, peers = _environments(python)
-    if python:
-        installs.virtual_environment(service, ROOT / LOCK, python)
-    today = Checkout(OURS, ROOT, service)
+    environments = _environments(python)
+    today = Checkout(OURS, ROOT, installs.virtual_environment(environments / "service", ROOT / LOCK, interpreter.path))
     return Setup(
         interpreter,
         today,
         checkouts.extract(commit, folder, today, interpreter.path) if commit else None,
-        _peers(folder, installs.virtual_environment(peers, PEERS_LOCK, interpreter.path)),
+        _peers(folder, installs.virtual_environment(environments / "peers", PEERS_LOCK, interpreter.path)),
     )
 
 
-def _environments(python: str | None) -> tuple[Path, Path]:
-    """Return the folders of the service's and the peers' environments; another interpreter has its own."""
-    peers = ROOT / os.environ.get("BENCH_VENV", ".venv-bench")
-    if not python:
-        return ROOT / os.environ.get("VENV", ".venv"), peers
-    own = peers.with_name(f"{peers.name}-{interpreters.folder_name(python)}")
-    return own / "service", own / "peers"
+def _environments(python: str | None) -> Path:
+    """Return the folder of the service's and the peers' environments; another interpreter has its own.
+
+    The service's has what an installation in production has: Sanic also imports its test client if that is installed.
+    """
+    folder = ROOT / os.environ.get("BENCH_VENV", ".venv-bench")
+    return folder.with_name(f"{folder.name}-{interpreters.folder_name(python)}") if python else folder
 
 
 def _peers(folder: Path, environment: Path) -> Peers:

@@ -28,13 +28,20 @@ REJECTED = {401, 422}  # Flask-JWT-Extended returns 422 for a tampered token
 class TokenSigner:
     """A signer of this service's tokens for users and sessions that do not exist: the service does not look them up."""
 
-    def __init__(self, key: str, *, issuer: str = SLUG, key_set: KeySet | None = None) -> None:
+    def __init__(
+        self,
+        key: str,
+        *,
+        issuer: str = SLUG,
+        key_set: KeySet | None = None,
+        lifetime_seconds: int = ACCESS_TOKEN_SECONDS,  # the service accepts no longer one than its own setting
+    ) -> None:
         self._tokens = AccessTokens(
-            [key.encode()], issuers=[issuer], audience=SLUG, lifetime_seconds=ACCESS_TOKEN_SECONDS, key_set=key_set
+            [key.encode()], issuers=[issuer], audience=SLUG, lifetime_seconds=lifetime_seconds, key_set=key_set
         )
 
     def sign(self, *, user_id: str | None = None, session_id: str | None = None, admin: bool = False) -> str:
-        """Return a token that is valid for an hour."""
+        """Return a token that is valid for the lifetime."""
         token, _ = self._tokens.encode(
             user_id=user_id or str(ObjectId()),
             session_id=session_id or secrets.token_urlsafe(16),

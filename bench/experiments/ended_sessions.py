@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 
 from app.security.revocations import Revocations
-from bench import tokens
+from bench import load, tokens
 from bench.bench import Bench, alternate
 from bench.database import fill_ended_sessions
 from bench.machine import BenchFailed
@@ -44,7 +44,7 @@ def run(bench: Bench) -> None:
         for round_number in range(bench.scale.pair_rounds):
             bench.step(f"ended sessions, round {round_number + 1} of {bench.scale.pair_rounds}")
             for name in alternate(servers, round_number):
-                rates[name].append(bench.burst(servers[name], file).rate)
+                rates[name].append(load.apply(servers[name], bench.burst(file)).rate)
         more = servers[MANY].rss_bytes() - servers[NONE].rss_bytes()
     bench.results.rows.append(
         Row(

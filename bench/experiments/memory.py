@@ -16,13 +16,13 @@ MEGABYTE = 1_000_000
 
 
 def plan(scale: Scale, _: Setup) -> Plan:
-    """Return the approximate number of chunks, or 0 without the soak test."""
-    return Plan(CHUNKS_EXPECTED if scale.soak_requests else 0, CHUNK_SECONDS)
+    """Return the approximate number of chunks, or 0 in a quick run."""
+    return Plan(CHUNKS_EXPECTED if scale.memory_requests else 0, CHUNK_SECONDS)
 
 
 def run(bench: Bench) -> None:
-    """Request the secret `soak_requests` times, and compare the worker's RSS before and after."""
-    if not bench.scale.soak_requests:
+    """Request the secret `memory_requests` times, and compare the worker's RSS before and after."""
+    if not bench.scale.memory_requests:
         bench.results.rows.append(Row("memory over millions of requests: not measured in a quick run"))
         return
     rotation, file = bench.rotation()
@@ -30,10 +30,10 @@ def run(bench: Bench) -> None:
         tokens.verify(server, rotation)
         load.apply(server, Load("/tests/secret", WARM_UP_SECONDS, lines="token", file=file))
         before, requests, chunks = server.rss_bytes(), 0, 0
-        while requests < bench.scale.soak_requests:
+        while requests < bench.scale.memory_requests:
             chunks += 1
             if chunks <= CHUNKS_EXPECTED:
-                bench.step(f"soak: {requests / 1e6:.1f} of {bench.scale.soak_requests / 1e6:.0f} million requests")
+                bench.step(f"memory: {requests / 1e6:.1f} of {bench.scale.memory_requests / 1e6:.0f} million requests")
             requests += load.apply(server, Load("/tests/secret", CHUNK_SECONDS, lines="token", file=file)).requests
         after = server.rss_bytes()
     detail = f"{before / MEGABYTE:.1f} MB before, {after / MEGABYTE:.1f} MB after (RSS): {after / before - 1:+.1%}"

@@ -6,7 +6,6 @@ import subprocess
 from functools import partial
 from statistics import median
 
-from app.tokens.refresh import RefreshTokens
 from bench import ROOT, load, tokens
 from bench.bench import Bench
 from bench.database import fill_sessions
@@ -17,7 +16,6 @@ from bench.results import Ratio, Row
 from bench.scale import Scale
 from bench.servers import Server, running
 from bench.setup import Setup
-from config.product import SLUG
 from tools.processes import die_with_parent
 
 SESSIONS = 1000  # refreshed in turn; each response contains the token for the next refresh
@@ -50,9 +48,8 @@ def run(bench: Bench) -> None:
 
 def refreshes_per_second(bench: Bench, server: Server, database: str) -> float:
     """Refresh new sessions in the server's database."""
-    due = RefreshTokens([bench.key.encode()], product=SLUG)
     ids = fill_sessions(bench.mongo_uri(database), SESSIONS)
-    file = tokens.write(bench.folder / "refresh_tokens", (due.encode(id_, 0) for id_ in ids))
+    file = tokens.write(bench.folder / "refresh_tokens", bench.refresh_tokens(ids))
     seconds = bench.scale.pair_burst_seconds
     return load.apply(server, Load("/auth/refresh", seconds, "POST", "refresh", file, CLIENTS)).rate
 

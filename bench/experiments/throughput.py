@@ -8,7 +8,7 @@ from bench.checkouts import OURS
 from bench.contenders import BLACKSHEEP, CEILING, FASTAPI, FLASK, LITESTAR, SANIC_JWT, peers
 from bench.load import Load
 from bench.progress import Plan
-from bench.results import Figures, Ratio, Requests, Row
+from bench.results import Figures, Row
 from bench.runtimes import FASTIFY, FASTIFY_CACHED, GO
 from bench.scale import Scale
 from bench.servers import Server, running
@@ -41,7 +41,7 @@ def run(bench: Bench) -> None:
                 figures = bench.results.servers.setdefault(contender.name, Figures())
                 _visit(bench, server, figures, *rotations[contender.name])
                 if contender.accepts_service_tokens:
-                    _measure(server, _secret(bench.scale.burst_seconds, fresh), figures.fresh)
+                    load.record(server, _secret(bench.scale.burst_seconds, fresh), figures.fresh)
     bench.results.rows += _rows(bench.results.servers)
     if earlier := bench.setup.earlier:
         bench.results.rows += _earlier_rows(bench.results.servers, earlier.name)
@@ -59,8 +59,8 @@ def _visit(bench: Bench, server: Server, figures: Figures, rotation: list[str], 
         load.apply(server, _hello(seconds))
         load.apply(server, _secret(seconds, file))
     seconds = bench.scale.burst_seconds
-    figures.core.append(_measure(server, _hello(seconds), figures.hello))
-    figures.core.append(_measure(server, _secret(seconds, file), figures.secret))
+    figures.core.append(load.record(server, _hello(seconds), figures.hello))
+    figures.core.append(load.record(server, _secret(seconds, file), figures.secret))
     figures.start_seconds.append(server.start_seconds)
     figures.rss_bytes.append(server.rss_bytes())
     figures.pss_bytes.append(server.pss_bytes())
@@ -74,28 +74,18 @@ def _secret(seconds: int, file: Path) -> Load:
     return Load("/tests/secret", seconds, lines="token", file=file)
 
 
-def _measure(server: Server, burst: Load, requests: Requests) -> float:
-    """Record a burst, and return the share of its core that the server used."""
-    before = server.cpu_seconds()
-    outcome = load.apply(server, burst)
-    used = server.cpu_seconds() - before
-    requests.rate.append(outcome.rate)
-    requests.cpu.append(used / outcome.requests * 1e6)
-    return used / outcome.seconds
-
-
 def _rows(servers: dict[str, Figures]) -> list[Row]:
     ours, ceiling = servers[OURS], servers[CEILING]
     return [
-        _row("`/tests/hello`, production configuration / Sanic's ceiling", ours.hello, ceiling.hello, 0.90),
-        _row(
+        Row.of_rates("`/tests/hello`, production configuration / Sanic's ceiling", ours.hello, ceiling.hello, 0.90),
+        Row.of_rates(
             "`/tests/secret`, 1,000 tokens in rotation, with revocation check / this service's `/tests/hello`",
             ours.secret,
             ours.hello,
             0.80,
         ),
         *(
-            _row(
+            Row.of_rates(
                 f"`/tests/secret`, 1,000 tokens in rotation / {peer}'s `/tests/secret`",
                 ours.secret,
                 servers[peer].secret,
@@ -104,7 +94,7 @@ def _rows(servers: dict[str, Figures]) -> list[Row]:
             for peer in PEERS
             if peer in servers
         ),
-        _row(
+        Row.of_rates(
             "`/tests/secret`, each token sent for the first time / Sanic's ceiling with one PyJWT call",
             ours.fresh,
             ceiling.fresh,
@@ -120,10 +110,4 @@ def _earlier_rows(servers: dict[str, Figures], name: str) -> list[Row]:
         "`/tests/secret`, 1,000 tokens in rotation": (today.secret, earlier.secret),
         "`/tests/secret`, each token sent for the first time": (today.fresh, earlier.fresh),
     }
-    return [_row(f"{what} / {name}", *requests) for what, requests in compared.items()]
-
-
-def _row(what: str, requests: Requests, reference: Requests, target: float | None = None) -> Row:
-    by_cpu = Ratio.of(reference.cpu, requests.cpu).median
-    detail = f"by CPU time per request: {by_cpu:.2f}"
-    return Row(what, Ratio.of(requests.rate, reference.rate), target=target, detail=detail)
+    return [Row.of_rates(f"{what} / {name}", *requests) for what, requests in compared.items()]

@@ -5,13 +5,13 @@ from statistics import median
 from bench import load, tokens
 from bench.bench import Bench
 from bench.load import Load
+from bench.machine import BOTH_CORES
 from bench.progress import Plan
 from bench.results import Ratio, Row
 from bench.scale import Scale
 from bench.servers import running
 from bench.setup import Setup
 
-BOTH_CORES = "0,1"
 ROUNDS = {"full": 3, "quick": 1}
 
 
