@@ -9,10 +9,10 @@ from sanic.config import DEFAULT_CONFIG
 from sanic.config import Config as SanicConfig
 from sanic.log import logger
 
-from app import commands, logs, pages
+from app import capabilities, commands, logs, pages
 from app.context import App, Context, signing_keys
 from app.database.client import inspect
-from app.http import cors
+from app.http import automatic_methods, cors
 from app.http.problems import ProblemHandler
 from app.models import factors as factor_store
 from app.models import keys as key_store
@@ -21,7 +21,7 @@ from app.openapi import page
 from app.openapi.document import document
 from app.refusals import refusal
 from app.security import sanic_jwt_adapter
-from app.server import descriptors, internals, startup, supervisor
+from app.server import descriptors, internals, startup, supervisor, workers
 from app.server.routing import Router
 from app.tokens.key_set import encryption_key_name
 from app.views import auth, discovery, factors, hello, oauth, operations, recovery, registration, users
@@ -41,9 +41,12 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
     Exits with a message if the settings do not allow a start: for an exception Sanic would show a traceback, and exit
     with the code of success.
     """
+    workers.enter()
     internals.require()
+    workers.choose_start_method(args)
     passed_over: list[str] = []
     config = config or _load(args, passed_over)
+    capabilities.load(config)
     if args is not None:  # a process of the service or a command; others keep their own forms
         logs.take_over(config.LOG_FORMAT)
     context = Context()
@@ -61,10 +64,12 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
     if getattr(args, "single", False):  # otherwise the main process checks, which a single process lacks
         startup.check_single_process(args)
         _check(config)
+        descriptors.prepare(config.CONNECTIONS_PER_WORKER)
     supervisor.supervise(
         app,
         drain_seconds=config.DRAIN_SECONDS,
         arrival_seconds=config.REQUEST_ARRIVAL_SECONDS,
+        connections=config.CONNECTIONS_PER_WORKER,
         check=lambda: _check(config),
     )
     cors.enable(
@@ -75,6 +80,7 @@ def create_app(args: object = None, *, config: Config | None = None, name: str =
     )
     sanic_jwt_adapter.initialize(app, signing_keys(config)[0])
     _add_routes(app, config)
+    automatic_methods.add(app)
     names = {"ISSUER": config.issuers[0], "SECOND_FACTOR_GRANT": SECOND_FACTOR_GRANT}
     app.config.update(config.model_dump(include=FOR_VIEWS) | names)
 
@@ -131,7 +137,7 @@ def _add_routes(app: App, config: Config) -> None:
 
 
 def _check(config: Config) -> None:
-    """Check before workers start whether the database and the limit of open files can ever serve.
+    """Check before workers start whether the database can ever serve.
 
     Exits with a message if not.
     """
@@ -152,7 +158,6 @@ def _check(config: Config) -> None:
         raise SystemExit(str(ConfigurationError([f"MONGO_URI: {reason}"])))
     if warning:
         logger.warning("%s", warning)
-    descriptors.prepare(config.CONNECTIONS_PER_WORKER)
 
 
 def _refuse_asgi(app: App) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from math import inf, log2
 
-from zxcvbn.frequency_lists import FREQUENCY_LISTS
+from zxcvbn.matching import RANKED_DICTIONARIES
 
 # What people copy, forwards and backwards: alphabets, rows and columns of keyboards, famous digits.
 SEQUENCES = (
@@ -15,7 +15,7 @@ SEQUENCES = (
     " qsdfghjklm 1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik,9ol.0p;/ a1b2c3d4e5f6g7h8i9j0k1l2m3 aabbccddeeffgghhiijjkkllmmnnoopp"
     " !@#$%^&*()_+ !\"#$%&'()*+,-./ 3.14159265358979323846264338327950288 2.71828182845904523536028747135266249"
 )
-WORD_LISTS = ("passwords", "english_wikipedia")
+WORD_LISTS = tuple(RANKED_DICTIONARIES[name] for name in ("passwords", "english_wikipedia"))  # the ranks of their words
 LEETSPEAK = str.maketrans("013457@$!|", "oieastasil")
 LETTERS = "etaoinshrdlucmwfgypbvkjxqz"  # by their frequency in English; other European languages are similar
 # The alphabets of generators, the smallest first.
@@ -134,28 +134,30 @@ def _pieces(text: str) -> dict[int, list[tuple[int, float]]]:
 
 def _words(text: str, start: int, ends: range) -> Iterator[tuple[int, float]]:
     """Yield the ends and prices of common words and passwords, also in leetspeak."""
-    prices, low = word_prices(), text.lower()
+    low = text.lower()
     plain = low.translate(LEETSPEAK)
     for end in ends:
-        if low[start:end] in prices:
-            yield end, WORD + log2(8 / 7) + prices[low[start:end]] + _case(text[start:end])
-        elif plain[start:end] in prices:
+        if rank := _rank(low[start:end]):
+            yield end, WORD + log2(8 / 7) + _word_price(rank) + _case(text[start:end])
+        elif rank := _rank(plain[start:end]):
             changed = sum(one != other for one, other in zip(low[start:end], plain[start:end], strict=True))
-            yield end, WORD + log2(8) + 2 * changed + prices[plain[start:end]] + _case(text[start:end])
+            yield end, WORD + log2(8) + 2 * changed + _word_price(rank) + _case(text[start:end])
+
+
+def _rank(word: str) -> int | None:
+    """Return the best rank of a word, or None."""
+    return min((ranks[word] for ranks in WORD_LISTS if word in ranks), default=None)
+
+
+def _word_price(rank: int) -> float:
+    """Return the price of a word: the n-th of a list is 1/n as frequent as the first (Zipf's law)."""
+    return log2(rank) + _price_of_first_word()
 
 
 @cache
-def word_prices() -> dict[str, float]:
-    """Return the price of each word.
-
-    The n-th of a list is 1/n as frequent as the first (Zipf's law).
-    """
-    ranks: dict[str, int] = {}
-    for name in WORD_LISTS:
-        for rank, word in enumerate(FREQUENCY_LISTS[name], 1):
-            ranks[word] = min(rank, ranks.get(word, rank))
-    total = log2(sum(1 / rank for rank in ranks.values()))
-    return {word: log2(rank) + total for word, rank in ranks.items()}
+def _price_of_first_word() -> float:
+    words = set().union(*WORD_LISTS)
+    return log2(sum(1 / rank for word in words if (rank := _rank(word))))
 
 
 def _case(piece: str) -> float:

@@ -15,6 +15,7 @@ APP = CHECKOUT / "app"
 # The packages and top-level modules of the service, and those that each may import. All others are forbidden.
 MAY_IMPORT: dict[str, set[str]] = {
     "app": {
+        "capabilities",
         "commands",
         "config",
         "context",
@@ -88,6 +89,7 @@ OPTIONAL = {
     "app.tokens.keys",
     "email_validator",
 }
+SHARED = {"app", "aiosmtplib", "cryptography", "fido2", "jwt", "motor", "passlib", "pymongo", "segno"}
 EXTERNAL = {
     "motor": {"database"},
     "sanic_jwt": {"security", "views"},
@@ -153,6 +155,28 @@ from app import create_app
 from config.environments import TestingConfig
 create_app(config=TestingConfig(JWT_SECRET_KEY={secrets.token_urlsafe(48)!r}))
 print(*(name for name in {sorted(OPTIONAL | {"aiosmtplib", "dns", "fido2", "segno"})} if name in sys.modules))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert result.stdout == "\n"
+
+
+def test_what_is_switched_on_is_imported_before_workers_are_forked(mongo_uri: str) -> None:
+    """They share what the main process has imported, and nothing else."""
+    code = f"""
+import asyncio, sys
+from app import create_app
+from config.environments import TestingConfig
+settings = dict(PUBLIC_URL="http://localhost", SMTP_URL="smtp://127.0.0.1:9", MAIL_FROM="a@b.example")
+keys = dict(JWT_SECRET_KEY={secrets.token_urlsafe(48)!r}, ENCRYPTION_KEY={secrets.token_urlsafe(48)!r})
+config = TestingConfig(MONGO_URI={mongo_uri!r}, **keys, **settings)
+context = create_app(config=config).ctx
+before = set(sys.modules)
+async def work():
+    await context.open(config)
+    assert context.enrolment and context.passkeys and context.mail and context.keys, "everything is on"
+    await context.close()
+asyncio.run(work())
+print(*sorted(name for name in set(sys.modules) - before if name.split(".")[0] in {sorted(SHARED)}))
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert result.stdout == "\n"

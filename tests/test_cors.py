@@ -160,7 +160,7 @@ def test_scripts_of_allowed_origins_can_read_every_response(cors: Service, kind:
     expected, line, fields = RESPONSES[kind]
     end = b"x\r\n" if kind == "malformed chunk" else b""
     for origin in ORIGINS:
-        status, headers = head(raw(cors, request(line, *fields, origin=origin) + end))
+        status, headers = head(raw(cors, request(line, *fields, origin=origin) + end, half_close=False))
         assert status == expected
         assert headers["access-control-allow-origin"] == origin
         assert words(headers["access-control-expose-headers"]) == EXPOSED

@@ -186,7 +186,7 @@ HANDLERS: dict[str, Any] = {
 def add_routes(app: App) -> None:
     """Add handlers that return everything that Sanic allows, and more."""
     for path, handler in HANDLERS.items():
-        app.add_route(handler, path)
+        app.add_route(handler, path, methods=("GET", "HEAD"))
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,8 @@ WORKER = """
 import asyncio, sys
 from types import SimpleNamespace
 from app import metrics
+from app.metrics import files as metrics_files
+metrics_files.join()
 number, statuses = int(sys.argv[1]), int(sys.argv[2])
 request = SimpleNamespace(method="GET", route=None)
 async def work():

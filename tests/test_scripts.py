@@ -8,7 +8,7 @@ import signal
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx
@@ -27,8 +27,7 @@ from tools.local_mongo import LocalMongo, MongoFailed, free_port
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 
 ALICE = {"username": "alice", "password": PASSWORD}
-# Sanic's worker, its reloader, and the process that holds their states.
-SPAWNED = 3
+CHILDREN = 3  # of Sanic's main process: its worker, its reloader, and the process that holds their states
 # As outside of the suite: no settings, no PYTHONPATH into the checkout.
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith(("APP_", "PYTHONPATH"))},
@@ -67,6 +66,12 @@ class Newcomer:
         """Send alice's credentials and return the status."""
         return httpx.post(f"{self.url}{path}", json=ALICE, trust_env=False, timeout=TIMEOUT_SECONDS).status_code
 
+    def hello(self) -> str:
+        """Return what the service says to everyone, or nothing while it does not answer."""
+        with suppress(httpx.TransportError):
+            return httpx.get(f"{self.url}/tests/hello", trust_env=False, timeout=TIMEOUT_SECONDS).text
+        return ""
+
     def close(self) -> None:
         """Kill all processes that still run."""
         if self._server:
@@ -83,9 +88,10 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
         yield newcomer
 
 
-def spawned(family: set[Process]) -> list[Process]:
-    """Return the processes that Sanic has spawned."""
-    return [process for process in family if "spawn_main" in process.command]
+def children(server: Command) -> list[Process]:
+    """Return the processes that Sanic's main process has forked or spawned."""
+    words = ("tools.dev_server", "spawn_main")
+    return [process for process in descendants(server.pid) if any(word in process.command for word in words)]
 
 
 def ctrl_c(server: Command) -> None:
@@ -103,14 +109,8 @@ def interrupt(server: Command) -> None:
     server.send(signal.SIGINT)
 
 
-def kill_parent(server: Command) -> None:
+def kill(server: Command) -> None:
     server.send(signal.SIGKILL)
-
-
-def kill_main(server: Command) -> None:
-    """Kill Sanic's main process."""
-    (main,) = (process for process in descendants(server.pid) if "tools.dev_server" in process.command)
-    os.kill(main.pid, signal.SIGKILL)
 
 
 def test_the_first_start_makes_a_random_secret_that_only_its_owner_reads(newcomer: Newcomer) -> None:
@@ -206,8 +206,7 @@ def test_a_port_that_cannot_be_had_is_one_line(newcomer: Newcomer, tmp_path: Pat
         (ctrl_c, 0),
         (interrupt, 0),
         (terminate, 0),
-        (kill_parent, -signal.SIGKILL),
-        (kill_main, 128 + signal.SIGKILL),
+        (kill, -signal.SIGKILL),
     ],
 )
 def test_after_every_kind_of_end_only_the_data_remains(
@@ -216,15 +215,25 @@ def test_after_every_kind_of_end_only_the_data_remains(
     """No process remains and the port is free; the next start, in the next case, has the same users."""
     server = newcomer.serve(terminal=end is ctrl_c)
     assert newcomer.post("/auth") == 200
-    until(lambda: len(spawned(server.family())) == SPAWNED, "Sanic's children")
+    until(lambda: len(children(server)) == CHILDREN, "Sanic's children")
     family = server.family()
     assert any("/mongod " in process.command for process in family)
     end(server)
     assert server.wait() == exit_code
-    assert "Traceback" not in server.output
+    assert "Traceback" not in server.output, server.output
     until(lambda: not any(process.runs() for process in family | server.family()), "the end of every process")
     with pytest.raises(httpx.ConnectError):
         httpx.get(newcomer.url, trust_env=False)
+
+
+def test_a_changed_module_is_served(newcomer: Newcomer) -> None:
+    """The first worker is a copy of the main process; a worker after a change must import it again."""
+    newcomer.serve()
+    view = newcomer.folder / "app" / "views" / "hello.py"
+    before = view.read_text()
+    for name in ("Everyone", "World"):
+        view.write_text(before.replace("World", name))
+        until(lambda name=name: name in newcomer.hello(), "the change")  # type: ignore[misc]
 
 
 def test_the_secret_and_the_users_survive_every_kind_of_end(newcomer: Newcomer) -> None:
@@ -234,11 +243,11 @@ def test_the_secret_and_the_users_survive_every_kind_of_end(newcomer: Newcomer) 
     assert newcomer.post("/auth") == 200
 
 
-@pytest.mark.parametrize("end", [ctrl_c, terminate, kill_parent])
+@pytest.mark.parametrize("end", [ctrl_c, terminate, kill])
 def test_a_stop_during_the_start_ends_it(newcomer: Newcomer, end: Callable[[Command], None]) -> None:
     """Sanic alone would wait for workers that it has already ended."""
     server = newcomer.start(terminal=end is ctrl_c)
-    until(lambda: len(spawned(server.family())) == SPAWNED, "Sanic's children")
+    until(lambda: len(children(server)) == CHILDREN, "Sanic's children")
     end(server)
     server.wait()
     assert end is not terminate or "Traceback" not in server.output

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Barrier
 
 import httpx
@@ -25,6 +26,7 @@ from tools.local_mongo import free_port
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="requires /proc to find processes and their sockets")
 
 CONCURRENT_REGISTRATIONS = 30
+MOST_WORKER_BYTES = 45_000_000  # besides what a worker shares with the main process
 
 
 class Connection:
@@ -106,6 +108,33 @@ def here(connect: Callable[[int], list[Connection]]) -> Connection:
 def there(connect: Callable[[int], list[Connection]], here: Connection) -> Connection:
     """Connect to another worker."""
     return next(connection for connection in connect(WORKERS) if connection.worker != here.worker)
+
+
+# What workers share
+
+
+def memory_bytes(pid: int) -> Counter[str]:
+    """Return the memory of a process by its kind (proc_pid_smaps_rollup(5))."""
+    _, *rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return Counter({name: 1024 * int(size.split()[0]) for name, _, size in (row.partition(":") for row in rows)})
+
+
+def test_workers_share_the_memory_of_the_main_process(here: Connection) -> None:
+    """Each has only what it has written to (copy-on-write)."""
+    memory = memory_bytes(here.worker)
+    assert memory["Private_Clean"] + memory["Private_Dirty"] < memory["Rss"] / 2
+    assert memory["Private_Dirty"] < MOST_WORKER_BYTES
+
+
+def test_the_main_process_has_one_thread(service: Service) -> None:
+    """It forks workers at any time; locks that another thread holds would never be released in them (fork(2))."""
+    assert len(list(Path(f"/proc/{service.server.pid}/task").iterdir())) == 1
+
+
+def test_no_two_workers_make_the_same_request_ids(here: Connection, there: Connection) -> None:
+    """Although both are copies of one process."""
+    ids = [connection("GET", "/tests/hello").headers["x-request-id"] for connection in (here, there) for _ in range(50)]
+    assert len(set(ids)) == len(ids)
 
 
 def test_all_workers_create_the_indexes_concurrently(service: Service, there: Connection) -> None:

@@ -37,11 +37,9 @@ class Handler:
             old.unlink(missing_ok=True)
 
 
-def start(folder: Path) -> str:
-    """Serve in a thread until this process ends, and return the URL."""
-    port = free_port()
-    Controller(Handler(folder), hostname="127.0.0.1", port=port).start()
-    return f"smtp://127.0.0.1:{port}"
+def server(folder: Path) -> Controller:
+    """Return a server that serves in a thread from its start until this process ends."""
+    return Controller(Handler(folder), hostname="127.0.0.1", port=free_port())
 
 
 def _printable(mail: EmailMessage) -> str:

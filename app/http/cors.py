@@ -1,16 +1,10 @@
-"""CORS (Fetch standard), so that scripts of other origins can call the service; and automatic HEAD and OPTIONS.
-
-sanic-ext makes the latter. Its CORS answers no preflight of an unknown path, and marks only those responses as varying
-that an allowed origin receives; its dependency injection would cost a fifth of the throughput; and its documentation
-pages load files from another host: app/openapi has the service's own.
-"""
+"""CORS (Fetch standard), so that scripts of other origins can call the service."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from sanic import Request, Sanic
-from sanic_ext.extensions.http.extension import HTTPExtension
 
 ANY = "*"
 MAX_AGE_SECONDS = 3600
@@ -65,7 +59,5 @@ def is_preflight(request: Request[Any, Any]) -> bool:
 
 
 def enable(app: Sanic[Any, Any], *, origins: list[str], request_headers: list[str], credentials: bool) -> None:
-    """Extend the app; server/exchange.py adds the headers."""
-    app.config.CORS = False
-    app.extend(built_in_extensions=False, extensions=[HTTPExtension])
+    """Set what server/exchange.py adds to responses."""
     app.ctx.cors = Cors(origins, request_headers, credentials=credentials) if origins else None

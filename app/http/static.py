@@ -1,6 +1,8 @@
-"""Static responses in memory, and pages that load nothing but them."""
+"""Static responses, and pages that load nothing but them."""
 
+import asyncio
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from sanic import HTTPResponse, Request
@@ -25,12 +27,13 @@ DIGEST_LENGTH = 16
 
 
 class Content:
-    """A static response in memory, with an ETag."""
+    """A static response with an ETag: bytes in memory, or a file that is read for each client that lacks it."""
 
-    def __init__(self, body: bytes, content_type: str, *, caching: str = REVALIDATE, **headers: str) -> None:
+    def __init__(self, body: bytes | Path, content_type: str, *, caching: str = REVALIDATE, **headers: str) -> None:
         self._body = body
         self._content_type = content_type
-        self.digest = hashlib.sha256(body).hexdigest()[:DIGEST_LENGTH]
+        content = body if isinstance(body, bytes) else body.read_bytes()
+        self.digest = hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
         self._tag = f'"{self.digest}"'
         self._headers = {"cache-control": caching, "etag": self._tag, **headers}
 
@@ -38,4 +41,5 @@ class Content:
         """Respond with the content, or with 304 if the client has it (RFC 9110 section 13.1.2)."""
         if self._tag in request.headers.getone("if-none-match", ""):
             return HTTPResponse(None, 304, self._headers)
-        return HTTPResponse(self._body, 200, self._headers, self._content_type)
+        body = self._body if isinstance(self._body, bytes) else await asyncio.to_thread(self._body.read_bytes)
+        return HTTPResponse(body, 200, self._headers, self._content_type)

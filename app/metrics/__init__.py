@@ -23,7 +23,7 @@ from app.clocks import boot_clock
 from app.metrics import files
 from app.metrics.batches import Batch
 
-SHARED = files.join()
+files.declare()
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}  # clients invent others, counted as "other"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -163,7 +163,7 @@ class RevocationsAge:
 def text() -> bytes:
     """Return all metrics in Prometheus's format. Reads files."""
     registry = REGISTRY
-    if SHARED:
+    if files.shared():
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
     computed = CollectorRegistry(auto_describe=False)

@@ -27,6 +27,7 @@ WORKER_BYTES = 1_048_576  # of all its files; that of histograms grows with the 
 NO_ENTRIES = struct.pack("i", 8)  # the header of an empty file of MmapedDict
 
 _held: list[BinaryIO] = []  # the locks of this process
+_slot: int | None = None  # of this process, if it is a worker
 
 
 class AllocatedFile(MmapedDict):
@@ -46,6 +47,36 @@ class AllocatedFile(MmapedDict):
         if self._used + 2 * len(key) + 32 > self._capacity:  # 32 bytes or less of numbers and padding
             _allocate(Path(self._fname), 2 * self._capacity)
         super()._init_value(key)
+
+
+class Unshared:
+    """The values of a process that is no worker, which are in its memory only; in the place of a file."""
+
+    def read_value(self, _: str) -> tuple[float, float]:
+        """Return the value and the time of a new metric."""
+        return 0.0, 0.0
+
+    def write_value(self, *_: object) -> None:
+        """Write nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+def declare() -> None:
+    """Let the metrics that are made from now on have values that workers can share.
+
+    A worker that was forked has its metrics from the main process: their values are read from its files once it has
+    joined.
+    """
+    os.environ.setdefault(FOLDER, "")  # prometheus_client makes a path of it, also where nothing is shared
+    values.MmapedDict = _open  # type: ignore[attr-defined, assignment]
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _slot)
+
+
+def shared() -> bool:
+    """Return whether this process is a worker, whose metrics are in files."""
+    return _slot is not None
 
 
 def create(workers: int) -> None:
@@ -89,23 +120,16 @@ def remove_abandoned(parent: Path) -> None:
                 shutil.rmtree(folder)
 
 
-def join() -> bool:
-    """Let a worker write its metrics to the shared files.
-
-    Returns whether this process is one.
-
-    To be called before the first metric is made. Raises OSError if the disk is full.
-    """
+def join() -> None:
+    """Let this process write its metrics to the shared files, if it is a worker. Raises OSError if the disk is full."""
+    global _slot
     if not os.environ.get("SANIC_WORKER_NAME", "").startswith("Sanic-Server"):
-        values.ValueClass = values.MutexValue  # also if the variable FOLDER was set from outside
-        return False
+        return
     folder = Path(os.environ[FOLDER])
     slot = _take_slot(folder)
     for kind in KINDS:  # now, since later the disk may be full
         _create(folder / f"{kind}_{slot}.db")
-    values.MmapedDict = AllocatedFile  # type: ignore[attr-defined]
-    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: slot)
-    return True
+    _slot = slot
 
 
 def leave() -> None:
@@ -121,6 +145,10 @@ def empty_dead_gauges() -> None:
         if lock := _lock(folder, path.stem):
             with lock:
                 _empty_gauges(path)
+
+
+def _open(filename: str) -> AllocatedFile | Unshared:
+    return AllocatedFile(filename) if shared() else Unshared()
 
 
 def _take_slot(folder: Path) -> int:

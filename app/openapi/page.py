@@ -31,12 +31,12 @@ PAGES = {"": "page.html", "/errors": "errors.html"}  # tools/errors_page.py writ
 def serve(app: Sanic[Any, Any], document: Callable[[Sanic[Any, Any]], dict[str, Any]]) -> None:
     """Serve the page, its files, the page of errors and the description.
 
-    The description is made once, when all routes are known. `/` redirects to the page.
+    The description is made once, when it is first asked for. `/` redirects to the page.
     """
     blueprint = Blueprint("docs", url_prefix=PREFIX)
     pages = {path: (HERE / name).read_text().replace("{title}", app.name) for path, name in PAGES.items()}
     for path, content_type in FILES.items():
-        content = Content(path.read_bytes(), content_type, caching=IMMUTABLE)
+        content = Content(path, content_type, caching=IMMUTABLE)
         versioned = f"/{content.digest}/{path.name}"
         for page, html in pages.items():
             pages[page] = html.replace(f'"{PREFIX}/{path.name}"', f'"{PREFIX}{versioned}"')
@@ -46,17 +46,17 @@ def serve(app: Sanic[Any, Any], document: Callable[[Sanic[Any, Any]], dict[str, 
             content = Content(_relative(html, address).encode(), "text/html; charset=utf-8", **PAGE_HEADERS)
             blueprint.add_route(content, address, name=f"page{address.replace('/', '_')}", strict_slashes=True)
 
-    @cache
     def description() -> Content:
         return Content(json.dumps(document(app), ensure_ascii=False).encode(), "application/json")
 
+    @cache
+    def described() -> asyncio.Task[Content]:
+        return asyncio.create_task(asyncio.to_thread(description))
+
     @blueprint.get("/openapi.json", name="description")
     async def describe(request: Request[Any, Any]) -> HTTPResponse:
-        return await description()(request)
-
-    @blueprint.before_server_start
-    async def prepare(_: Sanic[Any, Any]) -> None:
-        await asyncio.to_thread(description)
+        content = await asyncio.shield(described())
+        return await content(request)
 
     @app.get("/", name="root")
     async def redirect(_: Request[Any, Any]) -> HTTPResponse:

@@ -1,4 +1,4 @@
-"""End processes with their parent. Uses only the standard library, so that it can also run on its own."""
+"""End processes with their parent."""
 
 import ctypes
 import multiprocessing
@@ -22,8 +22,11 @@ def die_with_parent(number: signal.Signals) -> None:
         os.kill(os.getpid(), number)
 
 
-# The start of the process that holds the states of Sanic's workers. A signal to the process group must not take the
-# states from workers that are still finishing; the main process ends it without a signal.
-if __name__ == "__main__":
+def end_only_with_parent() -> None:
+    """Ignore SIGTERM, and end when the parent has ended.
+
+    For the process that holds the states of Sanic's workers: a signal to the process group must not take them from
+    workers that are still finishing. The main process ends it without a signal.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent(signal.SIGKILL)

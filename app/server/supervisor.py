@@ -4,17 +4,16 @@
 # (Sanic's methods, which the classes here call, have no types.)
 
 import asyncio
+import linecache
 import math
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from multiprocessing.managers import SyncManager
-from runpy import run_path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -24,9 +23,10 @@ from sanic.mixins import startup
 from sanic.worker.constants import ProcessState
 from sanic.worker.manager import MonitorCycle, WorkerManager
 from sanic.worker.process import WorkerProcess
+from sanic.worker.reloader import Reloader
 
 from app.metrics import files as metrics_files
-from app.server import orphans
+from app.server import descriptors, orphans, workers
 from app.server.connections import Protocol
 from app.server.startup import check_free, check_temporary_folder
 
@@ -36,26 +36,30 @@ POLL_SECONDS = 0.05
 BACKLOG = 1024  # connections that wait to be accepted; with Sanic's 100 the kernel delays more clients by a second
 REPLACE_SECONDS = 1  # between two replacements of a worker, or one that cannot start would use up the machine
 FIRST = 1_000_000  # the priority of a listener that runs before those of extensions
-# sanic-ext compiles the routes again at the start, before anything is served. In debug mode asyncio warns of callbacks
+# All stores and services are made at the start, before anything is served. In debug mode asyncio warns of callbacks
 # that take longer than a limit, which is this one until then.
 START_SECONDS = 2
 CLOSING_SECONDS = 5  # to close the database's connections and leave
 
 
-def supervise(app: Sanic[Any, Any], *, drain_seconds: float, arrival_seconds: float, check: Callable[[], None]) -> None:
+def supervise(
+    app: Sanic[Any, Any],
+    *,
+    drain_seconds: float,
+    arrival_seconds: float,
+    connections: int,
+    check: Callable[[], None],
+) -> None:
     """Have Sanic use the classes of this toolkit.
 
     Sanic looks the classes up by name where it starts; there is no other extension point. `check` runs first and exits
-    with a reason if the service must not start.
+    with a reason if the service must not start. `connections` is the limit of each worker.
     """
-    startup.WorkerManager = Manager  # type: ignore[attr-defined]
-    startup.Manager = partial(hold_states, app, check)  # type: ignore[attr-defined]
+    startup.WorkerManager = Manager  # type: ignore[attr-defined, assignment]
+    startup.Manager = partial(hold_states, app, connections, check)  # type: ignore[attr-defined]
     startup.HttpProtocol = Protocol  # type: ignore[attr-defined]
     app.config.REQUEST_ARRIVAL_SECONDS = arrival_seconds
     Manager.stop_seconds = drain_seconds + app.config.GRACEFUL_SHUTDOWN_TIMEOUT + CLOSING_SECONDS
-    if multiprocessing.parent_process():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Sanic's stop signal: without a traceback until the worker serves
-        orphans.die_with_parent(signal.SIGTERM)
 
     keep_alive = app.config.KEEP_ALIVE
     slow_seconds = 0.0
@@ -73,6 +77,7 @@ def supervise(app: Sanic[Any, Any], *, drain_seconds: float, arrival_seconds: fl
     @app.after_server_start
     async def started(_: Sanic[Any, Any]) -> None:
         asyncio.get_running_loop().slow_callback_duration = slow_seconds
+        linecache.clearcache()  # Sanic and the database's driver have read 1.5 MB of source that nobody needs again
 
     @app.after_server_stop
     async def stopped(_: Sanic[Any, Any]) -> None:
@@ -90,7 +95,7 @@ def supervise(app: Sanic[Any, Any], *, drain_seconds: float, arrival_seconds: fl
             await asyncio.sleep(drain_seconds)
 
 
-def hold_states(app: Sanic[Any, Any], check: Callable[[], None]) -> SyncManager:
+def hold_states(app: Sanic[Any, Any], connections: int, check: Callable[[], None]) -> SyncManager:
     """Start the process that holds the workers' states.
 
     Only once the service can listen and serve.
@@ -102,25 +107,37 @@ def hold_states(app: Sanic[Any, Any], check: Callable[[], None]) -> SyncManager:
     if not settings["sock"] and not settings["unix"]:
         check_free(settings["host"], settings["port"])
     check_temporary_folder()
-    check()
+    workers.keep_shared()
+    workers.run_apart(check)
+    descriptors.prepare(connections)
     metrics_files.create(app.state.workers)
     states = SyncManager(ctx=multiprocessing.get_context())
-    # By path, because importing this package costs half a second and 50 MB, for two system calls.
-    states.start(run_path, (orphans.__file__, None, "__main__"))
+    states.start(orphans.end_only_with_parent)
     return states
 
 
 class Manager(WorkerManager):
     """Sanic's manager of worker processes, extended."""
 
-    started = threading.Event()
+    when_started: Callable[[], None] | None = None  # called when every worker serves
     stop_seconds = math.inf
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self, number: int, serve: Callable[..., Any], settings: dict[str, Any], context: Any, *others: Any
+    ) -> None:
+        if multiprocessing.get_start_method() == workers.FORK:
+            settings["app_loader"] = workers.Loader(settings["app_name"], settings["app_loader"])
+            context = workers.Processes()
+        super().__init__(number, serve, settings, context, *others)
         self._signalled_at = -math.inf
         self._stopping = False
         self._replaced: dict[str, float] = {}
+
+    def manage(self, name: str, func: Callable[..., Any], *others: Any, **options: Any) -> Any:
+        """Add a process. Sanic's reloader loads the app as workers do."""
+        if isinstance(func, Reloader):
+            func.app_loader = self._server_settings["app_loader"]
+        return super().manage(name, func, *others, **options)
 
     def monitor(self) -> None:
         """Monitor the workers.
@@ -138,7 +155,8 @@ class Manager(WorkerManager):
     def wait_for_ack(self) -> None:
         """Wait until every worker serves."""
         super().wait_for_ack()
-        self.started.set()
+        if Manager.when_started:
+            Manager.when_started()
 
     def shutdown_signal(self, _: int, __: FrameType | None) -> None:
         """Stop gracefully, or immediately at a second signal.
