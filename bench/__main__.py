@@ -19,6 +19,7 @@ from bench.bench import Bench
 from bench.experiments import (
     earlier_commit,
     ended_sessions,
+    feed,
     followers,
     idle,
     memory,
@@ -43,6 +44,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     THROUGHPUT: throughput,
     "ended-sessions": ended_sessions,
     "followers": followers,
+    "feed": feed,
     "users": users,
     "sessions": sessions,
     "outbox": outbox,

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import rich.progress
 from rich.console import Console
 
+PLANNED_SECONDS = 300  # the weight of the plan in the estimate: the first steps are often preparations, which are short
+
 
 class Plan(NamedTuple):
     """The number of steps of an experiment, and roughly how long each takes."""
@@ -43,7 +45,7 @@ class Progress:
     def step(self, what: str) -> None:
         """Report the start of the next step."""
         elapsed = time.monotonic() - self._began
-        pace = elapsed / self._done if self._done else 1
+        pace = (elapsed + PLANNED_SECONDS) / (self._done + PLANNED_SECONDS)
         left = (self._seconds - self._done) * pace
         self._number += 1
         number, times = f"[{self._number}/{self._total}]", f"{_minutes(elapsed)}, about {_minutes(left)} left"
