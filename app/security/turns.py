@@ -49,7 +49,7 @@ class Turns:
         self._waiting: list[Place] = []
         self._held: Counter[str] = Counter()  # places by network
         self._kept: set[str] = set()  # the usual networks that have a place besides
-        self._latest: deque[set[str]] = deque()  # the networks of the latest turns and refusals
+        self._latest: deque[tuple[str, ...]] = deque()  # the networks of the latest turns and refusals
         self._asked: Counter[str] = Counter()  # how many of these a network had
         self._usual_first = True
 
@@ -147,7 +147,7 @@ class Turns:
         return self._asked[outer], self._asked[inner]
 
     def _remember(self, networks: tuple[str, ...]) -> None:
-        latest = set(_ends(networks))
+        latest = tuple(dict.fromkeys(_ends(networks)))  # a set would take three times the memory
         self._latest.append(latest)
         self._asked.update(latest)
         if len(self._latest) > REMEMBERED:

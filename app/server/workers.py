@@ -4,12 +4,14 @@ On Linux they are forked from the main process once it has loaded everything (co
 only the memory that it writes to, and begins without the second of imports.
 """
 
+import ctypes
 import gc
 import multiprocessing
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
@@ -44,11 +46,13 @@ def enter() -> None:
 
 
 def keep_shared() -> None:
-    """Have the garbage collector leave alone what there is now.
+    """Prepare the memory of this process to be shared; to be called before the first fork.
 
-    It writes to every object that it looks at, so each process would soon have a copy of its own (gc.freeze). To be
-    called before the first fork.
+    The garbage collector writes to every object that it looks at, so each process would soon have a copy of its own: it
+    leaves alone what there is now (gc.freeze). What imports have freed goes back to the kernel (malloc_trim(3)).
     """
+    with suppress(AttributeError):  # only in glibc
+        ctypes.CDLL(None).malloc_trim(0)
     gc.freeze()
 
 
