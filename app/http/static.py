@@ -27,7 +27,7 @@ DIGEST_LENGTH = 16
 
 
 class Content:
-    """A static response with an ETag: bytes in memory, or a file that is read for each client that lacks it."""
+    """A static response with an ETag: bytes, or a file that is read when it is first asked for."""
 
     def __init__(self, body: bytes | Path, content_type: str, *, caching: str = REVALIDATE, **headers: str) -> None:
         self._body = body
@@ -41,5 +41,6 @@ class Content:
         """Respond with the content, or with 304 if the client has it (RFC 9110 section 13.1.2)."""
         if self._tag in request.headers.getone("if-none-match", ""):
             return HTTPResponse(None, 304, self._headers)
-        body = self._body if isinstance(self._body, bytes) else await asyncio.to_thread(self._body.read_bytes)
-        return HTTPResponse(body, 200, self._headers, self._content_type)
+        if isinstance(self._body, Path):
+            self._body = await asyncio.to_thread(self._body.read_bytes)
+        return HTTPResponse(self._body, 200, self._headers, self._content_type)

@@ -121,9 +121,12 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def join() -> None:
-    """Let this process write its metrics to the shared files, if it is a worker. Raises OSError if the disk is full."""
+    """Let this process write its metrics to the shared files, if it is a worker. Raises OSError if the disk is full.
+
+    A second call, for a second app of the process, changes nothing.
+    """
     global _slot
-    if not os.environ.get("SANIC_WORKER_NAME", "").startswith("Sanic-Server"):
+    if shared() or not os.environ.get("SANIC_WORKER_NAME", "").startswith("Sanic-Server"):
         return
     folder = Path(os.environ[FOLDER])
     slot = _take_slot(folder)
