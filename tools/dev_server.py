@@ -10,13 +10,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tools.local_mongo import LocalMongo, MongoFailed
+
+if TYPE_CHECKING:
+    from aiosmtpd.controller import Controller
 
 HOST = "127.0.0.1"
 INSTANCE = Path(__file__).parent.parent / "instance"
@@ -46,8 +49,8 @@ def print_hints_when_ready(port: int) -> None:
     print(hints, flush=True)
 
 
-def prepare_mail(port: int) -> Callable[[], None]:
-    """Set up a mail server that prints mails, unless another one is set. Returns what starts it."""
+def prepare_mail(port: int) -> "Controller | None":
+    """Return a mail server that prints mails, which is not started, or None if another one is set."""
     from config import ConfigurationError, load
     from config.addresses import DEVELOPMENT_URL
     from tools import dev_mail
@@ -55,21 +58,16 @@ def prepare_mail(port: int) -> Callable[[], None]:
     try:
         settings = load()
     except ConfigurationError:  # which the service itself reports
-        return _nothing
+        return None
     if settings.SMTP_URL:
-        return _nothing
+        return None
     server = dev_mail.server(INSTANCE / "mail")
     os.environ["APP_SMTP_URL"] = f"smtp://{server.hostname}:{server.port}"
     if not settings.MAIL_FROM:
         os.environ["APP_MAIL_FROM"] = "no-reply@localhost.localdomain"
     if settings.PUBLIC_URL == DEVELOPMENT_URL:
         os.environ["APP_PUBLIC_URL"] = f"http://localhost:{port}"
-    start: Callable[[], None] = server.start
-    return start
-
-
-def _nothing() -> None:
-    """Start nothing."""
+    return server
 
 
 def serve(port: int, mongo: LocalMongo | None) -> None:
@@ -86,11 +84,12 @@ def serve(port: int, mongo: LocalMongo | None) -> None:
         mongo.wait()
         workers.run_apart(partial(_elect, mongo))
         os.environ["APP_MONGO_URI"] = mongo.uri
-    start_mail = prepare_mail(port)
+    mail = prepare_mail(port)
 
     def started() -> None:
         """Start what needs threads, which the main process must not have when it forks workers."""
-        start_mail()
+        if mail:
+            mail.start()
         threading.Thread(target=print_hints_when_ready, args=(port,), daemon=True).start()
 
     Manager.when_started = staticmethod(started)

@@ -54,6 +54,8 @@ def request_id(request: Request[Any, Any]) -> str:
     known = getattr(request.ctx, "request_id", None)
     if known is None:
         sent = request.headers.getone("x-request-id", "")
+        # Ids are no secrets. The functions of the module random, other than a generator of our own, are seeded again in
+        # a forked worker.
         known = request.ctx.request_id = sent if WELL_FORMED_ID.fullmatch(sent) else f"{getrandbits(128):032x}"
     return str(known)
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from sys import intern
 from typing import Any, Self, TypeVar
 
 import jwt
@@ -67,8 +66,8 @@ class Payload(BaseModel):
 class Claims:
     """The claims of a token whose signature is valid, and the key that signed it.
 
-    Expiry and revocation are checked elsewhere. A worker remembers thousands of them: they have a third of the size of
-    a Payload, and what many have in common is stored once.
+    Expiry and revocation are checked elsewhere. A worker remembers thousands of them: they are smaller than a
+    Payload, and what many have in common is stored once.
     """
 
     sub: str
@@ -88,18 +87,18 @@ class Claims:
     def of(cls, payload: Payload, kid: str) -> Self:
         """Return the claims of a payload."""
         return cls(
-            payload.sub,
-            payload.sid,
-            payload.jti,
-            payload.iat,
-            payload.exp,
-            intern(payload.iss),
-            intern(payload.aud),
-            stored_once(tuple(payload.scopes)),
-            payload.auth_time,
-            stored_once(tuple(payload.amr)),
-            kid,
-            stored_once(frozenset(payload.model_fields_set)),
+            sub=payload.sub,
+            sid=payload.sid,
+            jti=payload.jti,
+            iat=payload.iat,
+            exp=payload.exp,
+            iss=stored_once(payload.iss),
+            aud=stored_once(payload.aud),
+            scopes=stored_once(tuple(payload.scopes)),
+            auth_time=payload.auth_time,
+            amr=stored_once(tuple(payload.amr)),
+            kid=kid,
+            stated=stored_once(frozenset(payload.model_fields_set)),
         )
 
     def payload(self) -> dict[str, Any]:
