@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -266,6 +267,11 @@ def metrics_of(server: Server) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
+def rose_by_one(server: Server, name: str, before: dict[str, float]) -> bool:
+    """Return whether a counter has risen by one."""
+    return metrics_of(server).get(name, 0) == before.get(name, 0) + 1
+
+
 def counters(values: dict[str, float]) -> dict[str, float]:
     """Return those that must not decrease."""
     return {name: value for name, value in values.items() if re.match(r"\w+_(total|count|sum|bucket)\b", name)}
@@ -294,7 +300,7 @@ def test_metrics_stay_right_while_workers_are_killed(mongo_uri: str, folder: Pat
                 assert not {name for name, value in counters(before).items() if now[name] < value}
                 before = now
             assert server.get("/tests/hello").status_code == 200
-            assert metrics_of(server)[hello] == before.get(hello, 0) + 1
+            until(partial(rose_by_one, server, hello, before), "the request is counted, after its response")
             assert {path.name for path in shared.iterdir()} == files
         until(lambda: metrics_of(server)["revocations_age_seconds"] < 3, "every worker has read the revocations")
         assert metrics_of(server)["connections_open"] < 10
