@@ -50,6 +50,7 @@ def start(*arguments: str, command: str = SANIC, **variables: str) -> tuple[int,
         (("app", *SERVE, f"--host={ELSEWHERE}", "--workers=2"), {}, "choose another with --host"),
         (("app", *SERVE, f"--host={ELSEWHERE}", "--single-process"), {}, "choose another with --host"),
         (("app", "--unix=/no/such/socket", "--no-motd"), {}, "--unix: /no/such/socket cannot be made"),
+        (("app", f"--unix=/tmp/{'x' * 59}", "--no-motd"), {}, "has more than 63 bytes, which is too long for sockets"),
         (
             ("app", *SERVE, "--workers=2"),
             {"APP_ENV": "production", "APP_THROTTLE_STORAGE": "memory"},

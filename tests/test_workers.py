@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Barrier
 
 import httpx
@@ -301,6 +302,26 @@ def test_one_worker_serves_with_reload(mongo_uri: str) -> None:
         server.wait_for(f"http://127.0.0.1:{port}/health/ready")
         hello = httpx.get(f"http://127.0.0.1:{port}/tests/hello", trust_env=False)
     assert (hello.status_code, hello.json()) == (200, {"Hello": "World!"})
+
+
+def test_a_unix_socket_serves_and_is_removed_at_the_end(mongo_uri: str, short_folder: Path) -> None:
+    path = short_folder / "service.sock"
+    command = [SANIC, "app", f"--unix={path}", "--workers=1"]
+    with running(command, cwd=CHECKOUT, env=environment(f"{mongo_uri}_workers")) as server:
+        until(lambda: "Worker ready" in server.output, "the worker is ready")
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
+            assert client.get("/tests/hello").json() == {"Hello": "World!"}
+        server.send(signal.SIGTERM)
+        assert server.wait() == 0, server.output
+        assert "Traceback" not in server.output
+    assert not path.exists()
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """Return a folder for a socket, for which the path of `tmp_path` is too long."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def test_sigterm_ends_every_process(service: Service) -> None:

@@ -11,8 +11,10 @@ MAX_PORT = 65_535
 MAX_WORKERS = 1000
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000  # Sanic's
 PORT_ERRORS = (errno.EADDRINUSE, errno.EACCES)  # in use, or reserved for root
-# The path of a Unix socket has at most 107 bytes (unix(7)); multiprocessing adds 32 to that of its folder.
+# The path of a Unix socket has at most 107 bytes (unix(7)); multiprocessing adds 32 to that of its folder, and Sanic 44
+# to the path of --unix, which it binds under another name.
 MAX_FOLDER_BYTES = 75
+MAX_SOCKET_BYTES = 63
 
 
 def option_error(options: object) -> str | None:
@@ -76,6 +78,8 @@ def _socket_fault(path: Path) -> str | None:
         return "cannot be made: its folder does not exist, or is not writable"
     if path.exists() and not stat.S_ISSOCK(path.lstat().st_mode):
         return "exists, and is not a socket"
+    if len(os.fsencode(path.absolute())) > MAX_SOCKET_BYTES:
+        return f"has more than {MAX_SOCKET_BYTES} bytes, which is too long for sockets"
     return None
 
 

@@ -177,7 +177,8 @@ class Manager(WorkerManager):
         The workers also hold the socket. The wait has a limit; Sanic would wait for ten seconds twice, and then kill
         the workers.
         """
-        self._server_settings["sock"].close()
+        if listening := self._server_settings["sock"]:  # with --unix, each worker makes its own
+            listening.close()
         deadline = time.monotonic() + self.stop_seconds
         while any(process.is_alive() for process in self.processes):
             if time.monotonic() > deadline:
