@@ -7,18 +7,22 @@ import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
 import httpx
 import pytest
 from pydantic import TypeAdapter
+from sanic import Request
+from sanic.compat import Header
 
 from app.background import repeat
 from app.database.time_limit import TimeLimit
 from app.http.codes import Code
 from app.http.forms import FORM
 from app.http.problems import ProblemDetails
+from app.http.static import Content
 from app.openapi import page
 from app.security.generations import Generations
 from config import Config
@@ -275,6 +279,25 @@ def test_files_of_the_page_are_cached_under_paths_with_their_digest(service: Ser
         assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert response.headers["x-content-type-options"] == "nosniff"
         assert hashlib.sha256(response.content).hexdigest().startswith(address.split("/")[2])
+
+
+def test_first_requests_at_once_read_a_file_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = next(iter(page.FILES))
+    content, file = Content(path, "text/javascript"), path.read_bytes()
+    request = Request(b"/", Header({}), "1.1", "GET", None, service.app)  # type: ignore[arg-type] # it needs no transport
+    reads: list[Path] = []
+
+    def read(path: Path) -> bytes:
+        reads.append(path)
+        return file
+
+    async def story() -> None:
+        responses = await asyncio.gather(*[content(request) for _ in range(10)])
+        assert {response.body for response in responses} == {file}
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    service.run(story())
+    assert reads == [path]
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/docs/openapi.json"])

@@ -27,7 +27,7 @@ DIGEST_LENGTH = 16
 
 
 class Content:
-    """A static response with an ETag: bytes, or a file that is read when it is first asked for."""
+    """A static response with an ETag: bytes, or a file that is read once, when it is first asked for."""
 
     def __init__(self, body: bytes | Path, content_type: str, *, caching: str = REVALIDATE, **headers: str) -> None:
         self._body = body
@@ -35,6 +35,7 @@ class Content:
         content = body if isinstance(body, bytes) else body.read_bytes()
         self.digest = hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
         self._tag = f'"{self.digest}"'
+        self._reading = asyncio.Lock()  # many first requests at once would read the file as many times
         self._headers = {"cache-control": caching, "etag": self._tag, **headers}
 
     async def __call__(self, request: Request[Any, Any]) -> HTTPResponse:
@@ -42,5 +43,7 @@ class Content:
         if self._tag in request.headers.getone("if-none-match", ""):
             return HTTPResponse(None, 304, self._headers)
         if isinstance(self._body, Path):
-            self._body = await asyncio.to_thread(self._body.read_bytes)
+            async with self._reading:
+                if isinstance(self._body, Path):
+                    self._body = await asyncio.to_thread(self._body.read_bytes)
         return HTTPResponse(self._body, 200, self._headers, self._content_type)
