@@ -161,6 +161,7 @@ class Config(BaseModel):
         int, Bounds(2 * KIBIBYTE, 16 * KIBIBYTE, "an access token must fit, and Sanic reads at most 16 KiB")
     ] = 8 * KIBIBYTE  # bytes
     REQUEST_TIMEOUT: Annotated[int, PATIENCE] = 15  # seconds of silence before the request is complete
+    # Seconds for a response to be made, and for the client to read what waits for it (slow read).
     RESPONSE_TIMEOUT: Annotated[int, PATIENCE] = 30
     # Longer than the load balancer's idle timeout.
     KEEP_ALIVE_TIMEOUT: Annotated[int, Bounds(1, HOUR, "an idle connection holds a file descriptor")] = 120
@@ -171,7 +172,8 @@ class Config(BaseModel):
         float, Bounds(1, 600, "a slow client needs time, and a client that is slow on purpose holds a connection")
     ] = 60
     # Open connections of a worker; fewer if the limit of open files is lower. A few others are served for one request
-    # each. A connection takes 10 kB of memory while it is idle, and 45 kB while a large body arrives.
+    # each. A connection takes 10 kB of memory while it is idle, 45 kB while a large body arrives, and 110 kB while its
+    # client does not read a large response.
     CONNECTIONS_PER_WORKER: Annotated[int, Bounds(16, 100_000, "a worker serves several clients, in 10 kB each")] = 4096
     # How long a stopping service still serves, not ready, until the load balancer has noticed. The process manager
     # must allow DRAIN_SECONDS + GRACEFUL_SHUTDOWN_TIMEOUT + 5 seconds before it kills.

@@ -119,10 +119,13 @@ def full(small: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Full]:
     small.run(full.leave())
 
 
-def patience(monkeypatch: pytest.MonkeyPatch, *, idle: float = HOUR, silent: float = HOUR) -> None:
-    """Set after how many seconds connections count as idle or silent."""
+def patience(
+    monkeypatch: pytest.MonkeyPatch, *, idle: float = HOUR, silent: float = HOUR, unread: float = HOUR
+) -> None:
+    """Set after how many seconds connections count as idle or silent, or a response as unread."""
     monkeypatch.setattr(connections, "IDLE_SECONDS", idle)
     monkeypatch.setattr(connections, "SILENT_SECONDS", silent)
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", unread)
 
 
 def test_a_full_worker_answers_one_request_of_each_new_connection(full: Full) -> None:
@@ -191,18 +194,7 @@ def test_a_response_that_is_being_sent_is_not_cut_off(full: Full, monkeypatch: p
     """Although its connection is the one that has been idle for the longest time."""
 
     async def story() -> None:
-        page = (await (await full.connect()).get("/docs")).text
-        await full.leave()
-        path = urljoin("/docs", page.partition('<script src="')[2].partition('"')[0])
-        waiting = socket.socket()
-        waiting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        waiting.connect(full.service.address)
-        slow = Client(*await asyncio.open_connection(sock=waiting, limit=4096))
-        slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        (transport,) = await transports(full, 1)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        slow.writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        await eventually(transport.get_write_buffer_size)
+        slow = await unread(full)
         idle = [await full.connect() for _ in range(LIMIT - 1)]
         for client in idle:
             await connection_header(client)
@@ -215,6 +207,43 @@ def test_a_response_that_is_being_sent_is_not_cut_off(full: Full, monkeypatch: p
         slow.writer.close()
 
     full.service.run(story())
+
+
+def test_a_client_that_does_not_read_gives_way_to_a_new_one(full: Full, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow read cannot occupy all connections."""
+
+    async def story() -> None:
+        slow = await unread(full)
+        slow.writer.write(b"G")
+        others = [await full.connect() for _ in range(LIMIT - 1)]
+        for client in others:
+            await connection_header(client)
+        patience(monkeypatch, unread=0)
+        assert await connection_header(await full.connect()) == "keep-alive"
+        assert {await connection_header(client) for client in others} == {"keep-alive"}
+        slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+            await slow.receive()
+        slow.writer.close()
+
+    full.service.run(story())
+
+
+async def unread(full: Full) -> Client:
+    """Return a client that has asked for a large file and does not read it."""
+    page = (await (await full.connect()).get("/docs")).text
+    await full.leave()
+    path = urljoin("/docs", page.partition('<script src="')[2].partition('"')[0])
+    waiting = socket.socket()
+    waiting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    waiting.connect(full.service.address)
+    slow = Client(*await asyncio.open_connection(sock=waiting, limit=4096))
+    slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    (transport,) = await transports(full, 1)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    slow.writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    await eventually(transport.get_write_buffer_size)
+    return slow
 
 
 async def transports(full: Full, number: int) -> list[asyncio.Transport]:

@@ -19,7 +19,7 @@ from sanic.log import error_logger
 from app import metrics
 from app.http.codes import Code
 from app.http.problems import CONTENT_TYPE, Problem, problem_body
-from app.server import slow_requests
+from app.server import slow_reads
 from app.server.exchange import HEADS
 from app.server.pace import Pace
 
@@ -27,19 +27,20 @@ SPARE = 32  # connections beyond the limit, each for one request, so that health
 LOOKS = 32  # connections that are looked at for one that may be closed; bounds the work for a new connection
 IDLE_SECONDS = 10  # a full worker closes a persistent connection that was idle for longer
 SILENT_SECONDS = 1  # and one whose client is silent for longer before or within a request
+UNREAD_SECONDS = 10  # and one whose client leaves a response unread for longer
 SPARE_SECONDS = 5  # for the request of a spare connection to arrive
 LOG_SECONDS = 10  # between two lines in the log
 
 CLOSED, LIMITED, REFUSED, NO_FILE = "closed", "limited", "refused", "no_file"
 EVENTS = {
-    CLOSED: "closed for a new one because the client was silent",
+    CLOSED: "closed for a new one because the client neither sent nor read",
     LIMITED: "limited to one request",
     REFUSED: "refused",
     NO_FILE: "failed attempts to open a file (EMFILE, ENFILE)",
 }
 
 
-class Protocol(slow_requests.Protocol):
+class Protocol(slow_reads.Protocol):
     """A connection that is counted, and that makes room if the worker is full."""
 
     __slots__ = ()
@@ -59,19 +60,23 @@ class Protocol(slow_requests.Protocol):
             super().connection_lost(exc)
 
     def is_silent(self, now: float) -> bool:
-        """Return whether the client has been silent too long.
+        """Return whether the client has neither sent nor read for too long.
 
         Then the service may close the connection.
         """
-        if self.http is None or self.transport is None or self.transport.get_write_buffer_size():
+        if self.http is None or self.transport is None:
             return False
+        if unread := self.unread_seconds(now):
+            return unread > UNREAD_SECONDS
         if self.http.stage is Stage.IDLE and self.state["requests_count"]:
             return bool(now - self._time > IDLE_SECONDS)
         return (self.http.stage is Stage.IDLE or self.arriving()) and now - self._time > SILENT_SECONDS
 
     def make_room(self) -> None:
         """Close the connection, with 408 if a part of a request has arrived."""
-        if self.http.stage is Stage.IDLE:
+        if self.unread_seconds(monotonic()):
+            self.abort()
+        elif self.http.stage is Stage.IDLE:
             self.close()
         else:
             self.time_out()

@@ -13,6 +13,7 @@ from sanic.helpers import STATUS_CODES
 from sanic.http import Http
 from sanic.http.constants import Stage
 from sanic.http.http1 import HTTP_CONTINUE
+from sanic.response.types import BaseHTTPResponse
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from app.http.client import request_id
@@ -26,6 +27,7 @@ from app.server.pace import BULKY_BYTES, CHUNKS_AT_ONCE
 from app.server.requests import Request
 
 NONE: Mapping[str, str] = {}
+PIECE_BYTES = 32 * 1024  # of a large body
 ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
 HEADS = {status: f"HTTP/1.1 {status} {phrase.decode()}\r\n{ALWAYS}" for status, phrase in STATUS_CODES.items()}
 
@@ -107,19 +109,24 @@ class Exchange(Http):
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
         """Send a response's head; count and log the response."""
         more = self._cors.headers(self.request) if self._cors else NONE
-        if type(self.response) is Response and not (self.response.headers or self.head_only or self.expecting_continue):
-            await self._send_whole(self.response, more)
+        response, body = self.response, b""
+        if type(response) is Response and not (
+            response.headers or self.head_only or self.expecting_continue or len(response.body) > PIECE_BYTES
+        ):
+            await self._send_whole(response, more)
         else:
-            headers = self.response.headers
-            headers.update(more)
+            response.headers.update(more)
             for name, value in HEADERS.items():
-                headers.setdefault(name, value)
-            headers["x-request-id"] = request_id(self.request)
-            await super().http1_response_header(data, end_stream)
+                response.headers.setdefault(name, value)
+            response.headers["x-request-id"] = request_id(self.request)
+            body = self._take_large_body()
+            await super().http1_response_header(data, end_stream and not body)
         seconds = perf_counter() - self.perft0 if self.perft0 else 0.0  # an error may precede its request
-        requests.count(self.request, self.response.status, seconds)
+        requests.count(self.request, response.status, seconds)
         if self.protocol.access_log:
-            access(self.request, self.response.status, seconds)
+            access(self.request, response.status, seconds)
+        if body:
+            await _send_pieces(response, body)
 
     async def _send_whole(self, response: Response, more: Mapping[str, str]) -> None:
         """Send head and body in one piece.
@@ -136,6 +143,15 @@ class Exchange(Http):
             head += "".join([f"{name}: {value}\r\n" for name, value in more.items()])
         await self._send(head.encode() + LINE_BREAK + response.body)
         self.stage = Stage.IDLE
+
+    def _take_large_body(self) -> bytes:
+        """Take a large body out of the response, so that Sanic sends the head alone; it would copy both."""
+        body: bytes = getattr(self.response, "body", None) or b""
+        if self.head_only or len(body) <= PIECE_BYTES:
+            return b""
+        self.response.headers["content-length"] = len(body)
+        self.response.body = None
+        return body
 
     def _reject(self, reason: str) -> NoReturn:
         """Reject the request and close the connection, since the start of the next request is unknown."""
@@ -158,3 +174,12 @@ class Exchange(Http):
 
     def log_response(self) -> None:
         """Do nothing: `http1_response_header` writes the line."""
+
+
+async def _send_pieces(response: BaseHTTPResponse, body: bytes) -> None:
+    """Send a large body, each piece when the client has read most of those before (slow read).
+
+    So few bytes are copied for a client. A static file is in memory once, however many clients do not read it.
+    """
+    for start in range(0, len(body), PIECE_BYTES):
+        await response.send(body[start : start + PIECE_BYTES], end_stream=False)

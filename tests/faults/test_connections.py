@@ -1,6 +1,7 @@
 """Tests with idle, slow and oversized requests: other clients are not delayed, and memory does not grow."""
 
 import json
+import re
 import resource
 import socket
 import statistics
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -21,6 +23,9 @@ IDLE_CONNECTIONS = 5000
 SLOW_CONNECTIONS = 200
 ARRIVAL_SECONDS = 3
 SILENCE_SECONDS = 2  # REQUEST_TIMEOUT here; the server checks the time limits every second
+UNREADING_CONNECTIONS = 500
+UNREAD_SECONDS = 4  # RESPONSE_TIMEOUT here
+SMALLEST_BUFFER = 4096
 LATE_SECONDS = ARRIVAL_SECONDS + 2 + 1  # two checks, and a margin for a busy machine
 SAMPLES = 300
 ROUNDS = 5
@@ -41,6 +46,8 @@ def server(mongo_uri: str) -> Iterator[Server]:
             mongo_uri,
             REQUEST_TIMEOUT=str(SILENCE_SECONDS),
             KEEP_ALIVE_TIMEOUT="60",
+            RESPONSE_TIMEOUT=str(UNREAD_SECONDS),
+            MONGO_TIMEOUT_SECONDS=str(UNREAD_SECONDS - 1),
             REQUEST_ARRIVAL_SECONDS=str(ARRIVAL_SECONDS),
         ) as server,
     ):
@@ -57,9 +64,14 @@ def more_open_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def connect(server: Server) -> socket.socket:
-    """Open a connection."""
-    return socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT_SECONDS)
+def connect(server: Server, *, received: int | None = None) -> socket.socket:
+    """Open a connection, which receives so many bytes before they are read."""
+    connection = socket.socket()
+    connection.settimeout(TIMEOUT_SECONDS)
+    if received:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, received)
+    connection.connect(("127.0.0.1", server.port))
+    return connection
 
 
 def send(server: Server, request: bytes) -> bytes:
@@ -160,6 +172,65 @@ def drip(connection: socket.socket) -> bool:
         return True
     assert status(response) == 408, response
     return False
+
+
+UNREAD: dict[str, Callable[[Server], bytes]] = {
+    "the largest file": lambda server: largest_file(server),
+    "the largest file again and again": lambda server: largest_file(server) * 20,
+    "small responses again and again": lambda _: HELLO * 2000,
+}
+
+
+@pytest.mark.parametrize("what", UNREAD)
+def test_clients_that_do_not_read_use_little_memory_and_are_closed(server: Server, note: Note, what: str) -> None:
+    """Slow read: Sanic would keep a copy of each response, and wait as long as the client sends a byte."""
+    requests = UNREAD[what](server)
+    before, kernel_before = megabytes(server), kernel_megabytes()
+    began, ends = time.monotonic(), list[float]()
+    with ExitStack() as opened:
+        slow = [opened.enter_context(connect(server, received=SMALLEST_BUFFER)) for _ in range(UNREADING_CONNECTIONS)]
+        for connection in slow:
+            connection.setblocking(False)
+            connection.send(requests)
+        peak, kernel_peak = megabytes(server), kernel_megabytes()
+        while slow and time.monotonic() - began < TIMEOUT_SECONDS:
+            still_open = [connection for connection in slow if is_open(connection)]
+            ends += [time.monotonic() - began] * (len(slow) - len(still_open))
+            slow, peak, kernel_peak = still_open, max(peak, megabytes(server)), max(kernel_peak, kernel_megabytes())
+            time.sleep(0.3)
+    assert not slow
+    note(
+        f"{UNREADING_CONNECTIONS} closed after {min(ends):.1f} to {max(ends):.1f} s of {UNREAD_SECONDS}; "
+        f"{before} MB before, {peak} MB at most; in the kernel {kernel_before} MB and {kernel_peak} MB"
+    )
+    assert peak - before < UNREADING_CONNECTIONS * 0.2, "200 kB for each connection"
+    assert kernel_peak - kernel_before < UNREADING_CONNECTIONS * 0.2, "200 kB for each connection"
+
+
+def kernel_megabytes() -> int:
+    """Return what the kernel keeps of all TCP connections of the machine, in megabytes."""
+    pages = re.search(r"TCP:.* mem (\d+)", Path("/proc/net/sockstat").read_text())
+    assert pages
+    return int(pages[1]) * resource.getpagesize() // 1_000_000
+
+
+def largest_file(server: Server) -> bytes:
+    """Return a request for the largest static file."""
+    page = httpx.get(f"{server.url}/docs", trust_env=False).text
+    path = urljoin("/docs", page.partition('<script src="')[2].partition('"')[0])
+    for _ in range(10):  # each worker reads the file once, and keeps it
+        assert len(httpx.get(f"{server.url}{path}", trust_env=False).content) > 1_000_000
+    return HELLO.replace(b"/tests/hello", path.encode())
+
+
+def is_open(connection: socket.socket) -> bool:
+    """Send another byte, read nothing, and return whether the connection is open."""
+    with suppress(BlockingIOError):
+        try:
+            connection.send(b"x")
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+    return True
 
 
 @pytest.mark.parametrize(
