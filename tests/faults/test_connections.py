@@ -207,6 +207,19 @@ def test_clients_that_do_not_read_use_little_memory_and_are_closed(server: Serve
     assert kernel_peak - kernel_before < UNREADING_CONNECTIONS * 0.2, "200 kB for each connection"
 
 
+def test_a_client_that_reads_slowly_receives_the_whole_response(server: Server) -> None:
+    """Although it takes longer than the limit, which applies to what waits for the client."""
+    request, response, began = largest_file(server), b"", time.monotonic()
+    with connect(server, received=SMALLEST_BUFFER) as connection:
+        connection.sendall(request[:-2] + b"Connection: close\r\n\r\n")
+        while piece := connection.recv(SMALLEST_BUFFER):
+            response += piece
+            time.sleep(0.02)
+    head, _, file = response.partition(b"\r\n\r\n")
+    assert f"content-length: {len(file)}".encode() in head.split(b"\r\n")
+    assert time.monotonic() - began > 2 * UNREAD_SECONDS
+
+
 def kernel_megabytes() -> int:
     """Return what the kernel keeps of all TCP connections of the machine, in megabytes."""
     pages = re.search(r"TCP:.* mem (\d+)", Path("/proc/net/sockstat").read_text())
