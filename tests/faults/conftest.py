@@ -313,7 +313,8 @@ def small_disk(folder: Path, *, megabytes: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.check_call(["umount", folder])  # noqa: S607
+        # The threads of a killed process hold their files for a moment longer than the process is listed.
+        until(lambda: subprocess.call(["umount", folder]) == 0, "the end of all use of the disk")  # noqa: S607
 
 
 def fill(disk: Path) -> Path:
