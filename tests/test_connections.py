@@ -231,9 +231,8 @@ def test_a_client_that_does_not_read_gives_way_to_a_new_one(full: Full, monkeypa
 
 async def unread(full: Full) -> Client:
     """Return a client that has asked for a large file and does not read it."""
-    page = (await (await full.connect()).get("/docs")).text
+    path = script_of((await (await full.connect()).get("/docs")).text)
     await full.leave()
-    path = urljoin("/docs", page.partition('<script src="')[2].partition('"')[0])
     waiting = socket.socket()
     waiting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     waiting.connect(full.service.address)
@@ -244,6 +243,11 @@ async def unread(full: Full) -> Client:
     slow.writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     await eventually(transport.get_write_buffer_size)
     return slow
+
+
+def script_of(page: str) -> str:
+    """Return the path of the first script of the documentation page, which is the largest static file."""
+    return urljoin("/docs", page.partition('<script src="')[2].partition('"')[0])
 
 
 async def transports(full: Full, number: int) -> list[asyncio.Transport]:

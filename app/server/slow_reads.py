@@ -9,8 +9,9 @@ from time import monotonic
 from typing import Any
 
 from app.server import slow_requests
+from app.server.exchange import PIECE_BYTES
 
-WAITING_BYTES = 32 * 1024  # in the write buffer, and as many in the kernel; more make the response wait
+WAITING_BYTES = PIECE_BYTES  # in the write buffer, and as many in the kernel; more make the response wait
 NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # Linux
 
 

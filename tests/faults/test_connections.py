@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -18,6 +17,7 @@ from config import Config
 from tests.faults.conftest import Server
 from tests.faults.test_processes import Note, serving
 from tests.processes import TIMEOUT_SECONDS
+from tests.test_connections import script_of
 
 IDLE_CONNECTIONS = 5000
 SLOW_CONNECTIONS = 200
@@ -228,8 +228,7 @@ def kernel_megabytes() -> int:
 
 def largest_file(server: Server) -> bytes:
     """Return a request for the largest static file."""
-    page = httpx.get(f"{server.url}/docs", trust_env=False).text
-    path = urljoin("/docs", page.partition('<script src="')[2].partition('"')[0])
+    path = script_of(httpx.get(f"{server.url}/docs", trust_env=False).text)
     for _ in range(10):  # each worker reads the file once, and keeps it
         assert len(httpx.get(f"{server.url}{path}", trust_env=False).content) > 1_000_000
     return HELLO.replace(b"/tests/hello", path.encode())
